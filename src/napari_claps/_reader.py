@@ -1,0 +1,45 @@
+"""Opening files in napari: retinal images with their spacing, and our own masks and boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_claps._layers import image_layer_data
+from napari_claps._saved import is_boxes_file, is_masks_file, read_boxes, read_masks
+from napari_claps.errors import ClapsError
+from napari_claps.io import identify, read
+
+LayerData = tuple[Any, dict[str, Any], str]
+Reader = Callable[[str | Sequence[str]], list[LayerData]]
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """Return the function that opens `path`, or None when its bytes are not of a kind that we know.
+
+    A list of paths is a stack, which napari makes by itself. Never raises.
+    """
+    if not isinstance(path, str):
+        return None
+    file = Path(path)
+    try:
+        if file.suffix.lower() == ".json":
+            return _open_boxes if is_boxes_file(file) else None
+        identify(file)
+    except (ClapsError, OSError, ValueError):
+        return None
+    return _open_image
+
+
+def _open_image(path: str | Sequence[str]) -> list[LayerData]:
+    file = Path(str(path))
+    if is_masks_file(file):
+        return read_masks(file)
+    image = read(file)
+    # The stem names the layer; for vendor files it may be the patient's, so layers alone know it, no output does.
+    return [image_layer_data(image, file.name.removesuffix(file.suffix).removesuffix(".ome"))]
+
+
+def _open_boxes(path: str | Sequence[str]) -> list[LayerData]:
+    return read_boxes(Path(str(path)))

@@ -1,0 +1,216 @@
+"""The form of the Segment widget: its fields, and what is chosen in them."""
+
+from __future__ import annotations
+
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_claps._layers import LayerSource
+from napari_claps._widgets._bundle_combo import BundleCombo
+from napari_claps._widgets._layer_combo import LayerCombo
+from napari_claps._widgets._modality_combo import ModalityCombo
+from napari_claps._widgets._run import State
+from napari_claps._widgets._slice_choice import SliceChoice
+from napari_claps._widgets._target_list import TargetList
+from napari_claps.errors import ClapsError, InputError
+from napari_claps.settings import Settings
+from napari_claps.types import Modality
+from napari_claps.vocabulary import make_prompt
+
+_DEVICES = {
+    "auto": "the fastest device of this computer",
+    "cpu": "the processor: works everywhere",
+    "cuda": "an NVIDIA GPU",
+    "mps": "an Apple GPU",
+}
+
+
+class SegmentForm(QWidget):
+    """Image, modality, targets, slices, model and the Run button.
+
+    Signals
+    -------
+    image_changed
+        Another image or another bundle is chosen, so that its modality must be found.
+    run_pressed, cancel_pressed
+    """
+
+    image_changed = Signal()
+    run_pressed = Signal()
+    cancel_pressed = Signal()
+
+    def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = State.IDLE
+        self.layer_combo = LayerCombo(viewer)
+        self.modality_combo = ModalityCombo()
+        self.target_list = TargetList()
+        self.free_text = QLineEdit()
+        self.slice_choice = SliceChoice()
+        self.bundle_combo = BundleCombo(Settings().bundle)
+        self.device_combo = QComboBox()
+        self.score = QDoubleSpinBox()
+        self.replace = QCheckBox("replace earlier results of this image")
+        self.run_button = QPushButton("Run")
+        self.status = QLabel()
+        self._slices_label = QLabel("Slices")
+        self._fill()
+        self._lay_out()
+        self._connect()
+        self._show_image()
+
+    def layer(self) -> Image | None:
+        """The chosen image layer."""
+        return self.layer_combo.layer()
+
+    def wanted(self) -> list[str]:
+        """What to look for: ticked targets, then words."""
+        return list(dict.fromkeys([*self.target_list.targets(), *self._words()]))
+
+    def settings(self) -> Settings:
+        """What is chosen besides image and targets.
+
+        Raises
+        ------
+        InputError
+            If there is no bundle to choose.
+        """
+        manifest = self.bundle_combo.manifest()
+        if manifest is None:
+            raise InputError("No model bundle is installed. Choose the folder of one under 'Model'.")
+        threshold = None if self.score.value() < 0 else round(self.score.value(), 4)
+        return Settings(bundle=str(manifest.folder), device=self.device_combo.currentText(), score_threshold=threshold)
+
+    def say(self, text: str) -> None:
+        """Show `text` under the button."""
+        self.status.setText(text)
+
+    def hint(self, text: str) -> None:
+        """Show `text` unless a run has more to say."""
+        if self._state is State.IDLE:
+            self.status.setText(text)
+
+    def show_state(self, state: State) -> None:
+        """Make the button what `state` needs."""
+        self._state = state
+        text, tip = {
+            State.IDLE: ("Run", "Start (Ctrl+Return)"),
+            State.RUNNING: ("Cancel", "Stop after this slice; finished slices stay (Escape)"),
+            State.CANCELLING: ("Cancelling…", "Stops after this slice"),
+        }[state]
+        self.run_button.setText(text)
+        self.run_button.setToolTip(tip)
+        ready = self.layer() is not None and bool(self.wanted())
+        self.run_button.setEnabled(state is State.RUNNING or (state is State.IDLE and ready))
+
+    def _fill(self) -> None:
+        self.free_text.setPlaceholderText("or your own words; separated by ;")
+        self.free_text.setToolTip("Anything else to look for: a synonym, an abbreviation or free text,\n"
+                                  "for example: CWS; bright dots near the fovea")
+        for device, tip in _DEVICES.items():
+            self.device_combo.addItem(device)
+            self.device_combo.setItemData(self.device_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.device_combo.setToolTip("Where to compute; auto takes the fastest device of this computer")
+        self.score.setRange(-0.05, 1.0)
+        self.score.setSingleStep(0.05)
+        self.score.setSpecialValueText("as trained")  # shown at the minimum, which stands for None
+        self.score.setValue(self.score.minimum())
+        self.score.setToolTip("Lowest score of an object that is kept;\n'as trained' is the model's own per target.")
+        self.replace.setToolTip("Otherwise a new run makes new layers and leaves the others alone.")
+        self.status.setWordWrap(True)
+        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def _lay_out(self) -> None:
+        fields = QFormLayout()
+        fields.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for label, field in (
+            (QLabel("Image"), self.layer_combo), (QLabel("Modality"), self.modality_combo),
+            (QLabel("Look for"), self.target_list), (QLabel(), self.free_text),
+            (self._slices_label, self.slice_choice), (QLabel("Model"), self.bundle_combo),
+            (QLabel("Device"), self.device_combo), (QLabel("Score from"), self.score),
+        ):
+            fields.addRow(label, field)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(fields)
+        for widget in (self.replace, self.run_button, self.status):
+            layout.addWidget(widget)
+        layout.addStretch(1)
+        self.setMinimumWidth(280)
+
+    def _connect(self) -> None:
+        for keys, action in (("Ctrl+Return", self._ask_run), ("Ctrl+Enter", self._ask_run),
+                             ("Escape", self.cancel_pressed.emit)):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(action)
+        self.run_button.clicked.connect(self._press)
+        self.layer_combo.layer_changed.connect(self._show_image)
+        self.modality_combo.modality_changed.connect(self._offer_targets)
+        self.bundle_combo.bundle_changed.connect(self._on_bundle)
+        self.target_list.targets_changed.connect(self._refresh_button)
+        self.free_text.textChanged.connect(self._check_words)
+
+    def _press(self) -> None:
+        (self.run_pressed if self._state is State.IDLE else self.cancel_pressed).emit()
+
+    def _ask_run(self) -> None:
+        if self._state is State.IDLE and self.run_button.isEnabled():
+            self.run_pressed.emit()
+
+    def _refresh_button(self) -> None:
+        self.show_state(self._state)
+
+    def _show_image(self) -> None:
+        layer = self.layer()
+        is_volume = layer is not None and layer.ndim == 3
+        self.slice_choice.setVisible(is_volume)
+        self._slices_label.setVisible(is_volume)
+        if is_volume:
+            self.slice_choice.set_count(LayerSource.of(layer).data.shape[0])
+        self.modality_combo.set_automatic()
+        self.hint("" if layer is not None else "Open an image, or one of File > Open Sample.")
+        self._refresh_button()
+        self.image_changed.emit()
+
+    def _on_bundle(self) -> None:
+        self._offer_targets(self.modality_combo.modality())
+        self.image_changed.emit()
+
+    def _offer_targets(self, modality: Modality | None) -> None:
+        manifest = self.bundle_combo.manifest()
+        pairs = [pair for pair in manifest.pairs if pair.modality == modality] if manifest is not None else []
+        self.target_list.set_pairs(pairs)
+        if manifest is not None and modality is not None and not pairs:
+            known = ", ".join(str(m) for m in manifest.modalities)
+            self.hint(f"{manifest.name} was not trained for this modality. It knows: {known}.")
+        else:
+            self._check_words()
+
+    def _words(self) -> list[str]:
+        return [words for part in self.free_text.text().split(";") if (words := " ".join(part.split()))]
+
+    def _check_words(self) -> None:
+        """Say while the user types what a run would say."""
+        modality, problem = self.modality_combo.modality(), ""
+        if modality is not None:
+            for words in self._words():
+                try:
+                    make_prompt(words, modality)
+                except ClapsError as error:
+                    problem = str(error)
+        self.hint(problem)
+        self._refresh_button()

@@ -1,0 +1,154 @@
+"""The Segment widget: pick an image and what to look for, and run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image
+from napari.utils.notifications import notification_manager, show_error
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_claps import __version__
+from napari_claps._layers import LayerSource
+from napari_claps._widgets._detection import ModalityDetection
+from napari_claps._widgets._form import SegmentForm
+from napari_claps._widgets._result_layers import ResultLayers
+from napari_claps._widgets._run import Run, State
+from napari_claps._worker import Engine, Failure
+from napari_claps.errors import ClapsError, InputError
+from napari_claps.settings import Settings
+from napari_claps.types import ModalityGuess
+
+UNSURE = 0.6
+"""Below this probability of the modality the user is asked to check it."""
+
+
+class SegmentWidget(QWidget):
+    """Find and segment targets in an image layer.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+    threads : bool
+        False does all work in the calling thread, for tests and debugging.
+    """
+
+    def __init__(self, napari_viewer: Viewer, *, threads: bool = True) -> None:
+        super().__init__()
+        self._viewer: ViewerModel = napari_viewer
+        self._earlier: list[ResultLayers] = []
+        engine = Engine()
+        self.form = SegmentForm(napari_viewer)
+        self.detection = ModalityDetection(engine, self, threads=threads)
+        self.runner = Run(napari_viewer, engine, self, threads=threads)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.form)
+
+        self.form.image_changed.connect(self._on_image)
+        self.form.run_pressed.connect(self.run)
+        self.form.cancel_pressed.connect(self.runner.cancel)
+        self.detection.answered.connect(self._on_modality)
+        self.runner.state_changed.connect(self.form.show_state)
+        self.runner.progressed.connect(self.form.say)
+        self.runner.ended.connect(self._on_end)
+        self._on_image()
+
+    def run(self) -> None:
+        """Start a run with what is chosen; a second one at the same time is not started."""
+        if self.runner.state is not State.IDLE:
+            return
+        form, layer = self.form, self.form.layer()
+        try:
+            if layer is None:
+                raise InputError("There is no image layer. Open an image first.")
+            source, settings, wanted = LayerSource.of(layer), form.settings(), form.wanted()
+            slices = None
+            if layer.ndim == 3:
+                view = self._slice_in_view(layer) if form.slice_choice.needs_current() else 0
+                slices = form.slice_choice.indices(view)
+            if not wanted:
+                raise InputError("Nothing to look for. Tick a target, or write words.")
+        except ClapsError as error:
+            self._fail(error)
+            return
+        number = 1 + max((results.number for results in self._runs_of(layer)), default=0)
+        results = ResultLayers(self._viewer, layer, source, number=number,
+                               provenance=self._provenance(source, settings, wanted, slices, number))
+        self.runner.start(results, source, wanted, settings, form.modality_combo.guess(), slices)
+
+    def _on_image(self) -> None:
+        """Another image or bundle was chosen: which modality is it?"""
+        layer = self.form.layer()
+        self.detection.forget()
+        self.form.modality_combo.show_guess(None, why_not="detecting…" if layer is not None else "")
+        if layer is None:
+            return
+        try:
+            self.detection.ask(LayerSource.of(layer), self.form.settings())
+        except ClapsError as error:
+            self._on_modality(Failure(error))
+
+    def _on_modality(self, guess: ModalityGuess | Failure) -> None:
+        if isinstance(guess, ModalityGuess):
+            self.form.modality_combo.show_guess(guess)
+            if guess.probability is not None and guess.probability < UNSURE:
+                self.form.hint("The modality is uncertain: please check it.")
+        else:
+            self.form.modality_combo.show_guess(None, why_not="not detected")
+            error = guess.error
+            text = str(error) if isinstance(error, ClapsError) else f"{type(error).__name__}: {error}"
+            self.form.hint(f"The modality was not detected. {text}")
+
+    def _on_end(self, results: ResultLayers, outcome: Failure | None, cancelled: bool) -> None:
+        layers = results.layers()
+        if layers and self.form.replace.isChecked() and outcome is None and not cancelled:
+            for earlier in self._runs_of(results.image):
+                for layer in earlier.layers():
+                    self._viewer.layers.remove(layer)
+        if layers:
+            self._earlier.append(results)
+        if outcome is not None:
+            self._fail(outcome.error)
+            return
+        lines = [f"{'Cancelled' if cancelled else 'Done'}: {self.runner.summary()}"]
+        for label, n_slices in results.found.items():
+            where = "found" if results.n_slices == 1 else f"in {n_slices} slices"
+            lines.append(f"{label}: {where if n_slices else 'absent'}")
+        self.form.say("\n".join(lines))
+
+    def _fail(self, error: Exception) -> None:
+        """Tell the user; an error that is not written for users comes with its traceback."""
+        self.form.say(f"Failed. {error}")
+        if isinstance(error, ClapsError):
+            show_error(str(error))
+        else:
+            notification_manager.receive_error(type(error), error, error.__traceback__)
+
+    def _slice_in_view(self, layer: Image) -> int:
+        z_axis = self._viewer.dims.ndim - layer.ndim
+        if z_axis in self._viewer.dims.displayed:
+            raise InputError("The viewer shows the volume in 3D or from another side, so that no single slice is in "
+                             "view. Show y and x in 2D (Ctrl+Y), or choose all slices or a range.")
+        depth = layer.world_to_data(self._viewer.dims.point)[0]
+        return int(np.clip(round(float(depth)), 0, LayerSource.of(layer).data.shape[0] - 1))
+
+    def _runs_of(self, image: Image) -> list[ResultLayers]:
+        """Earlier runs over `image` of which something is left."""
+        self._earlier = [results for results in self._earlier if results.layers()]
+        return [results for results in self._earlier if results.image is image]
+
+    def _provenance(self, source: LayerSource, settings: Settings, wanted: list[str], slices: list[int] | None,
+                    number: int) -> dict[str, Any]:
+        manifest = self.form.bundle_combo.manifest()
+        return {
+            "version": __version__, "method": settings.method, "bundle": manifest.name,
+            "bundle_version": manifest.version, "bundle_sha256": manifest.sha256, "device": settings.device,
+            "score_threshold": settings.score_threshold, "seed": settings.seed, "targets": wanted, "slices": slices,
+            "source": source.name, "shape": list(source.shape), "laterality": source.laterality,
+            "spacing_mm": source.spacing and list(source.spacing), "spacing_source": str(source.spacing_source),
+            "run": number, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }

@@ -1,0 +1,213 @@
+"""The run loop off the main thread: one engine per widget, one job at a time in it.
+
+Errors travel as values. superqt's worker takes a ``RuntimeError``, raised or
+returned, for a deleted object and never emits ``finished``, and torch raises it
+for nearly everything; so the functions here return a `Failure`, they never raise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject
+
+from napari_claps._layers import LayerSource
+from napari_claps.settings import Settings
+from napari_claps.types import ModalityGuess, SliceResult
+
+if TYPE_CHECKING:
+    from napari_claps.models.bundle import Bundle
+    from napari_claps.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """What went wrong in the thread."""
+
+    error: Exception
+
+
+class Engine:
+    """The loaded bundles of one widget; a lock lets one thread at a time into them."""
+
+    def __init__(self) -> None:
+        self._bundles: dict[tuple[str, str], Bundle] = {}
+        self._lock = threading.Lock()
+
+    def detect(self, source: LayerSource, settings: Settings) -> ModalityGuess | Failure:
+        """Detect the modality, or return what went wrong."""
+        try:
+            image = source.image()
+            with self._lock:
+                return self._pipeline(settings).detect_modality(image)
+        except Exception as error:
+            return Failure(error)
+
+    def run(
+        self,
+        source: LayerSource,
+        targets: Sequence[str],
+        settings: Settings,
+        modality: ModalityGuess | None,
+        slices: Sequence[int] | None,
+    ) -> Generator[SliceResult, None, Failure | None]:
+        """Yield one result per slice; return what went wrong, or None.
+
+        The lock is held while a slice is computed and not between slices, so that an
+        abandoned run blocks nobody.
+        """
+        try:
+            image = source.image()
+            with self._lock:
+                results = self._pipeline(settings).run(image, targets, modality=modality, slices=slices)
+            with closing(results):
+                while True:
+                    with self._lock:
+                        result = next(results, None)
+                    if result is None:
+                        return None
+                    yield result
+        except Exception as error:
+            return Failure(error)
+
+    def _pipeline(self, settings: Settings) -> Pipeline:
+        from napari_claps.models.bundle import load_bundle
+        from napari_claps.pipeline import Pipeline
+
+        key = (settings.bundle, settings.device)
+        if key not in self._bundles:
+            self._bundles.clear()  # one bundle in memory is enough
+            self._bundles[key] = load_bundle(settings.bundle, device=settings.device)
+        bundle = self._bundles[key]
+        if str(bundle.device) == "cpu":
+            # Slices of a batch arrive together; alone, they arrive and can be cancelled one by one.
+            settings = dataclasses.replace(settings, batch_size=1)
+        return Pipeline(bundle, settings)
+
+
+class Job(QObject):
+    """Work under way: made by `start_job`, stopped by `cancel`.
+
+    It lives as a child of the widget that asked for it, on the main thread: when the
+    widget is deleted, nothing is reported any more and the work stops.
+    """
+
+    def __init__(
+        self,
+        parent: QObject | None,
+        on_result: Callable[[Any], None],
+        on_end: Callable[[Any], None] | None,
+    ) -> None:
+        super().__init__(parent)
+        self.cancelled = False
+        self._on_result = on_result
+        self._on_end = on_end
+        self._outcome: Any = None
+        self._quit: Callable[[], None] = lambda: None
+
+    def cancel(self) -> None:
+        """Ask the work to stop after the step it is in."""
+        self.cancelled = True
+        self._quit()
+
+    def silence(self) -> None:
+        """Cancel, and report nothing more."""
+        self._on_result, self._on_end = _ignore, None
+        self.cancel()
+
+    def run_threaded(self, function: Callable[..., Any], args: Sequence[Any], progress: dict[str, Any] | None) -> None:
+        """Do the work in a thread of napari's."""
+        from napari.qt.threading import GeneratorWorker, create_worker
+
+        worker = create_worker(function, *args, _start_thread=False, _progress=progress)
+        with suppress(TypeError, RuntimeError):  # raised where nothing is connected
+            worker.warned.disconnect()  # napari would show every deprecation of torch as a notification
+        worker.warned.connect(_log_warning)
+        if isinstance(worker, GeneratorWorker):
+            worker.yielded.connect(self._receive)
+            worker.returned.connect(self._keep)
+            worker.finished.connect(self._finish)
+        else:
+            worker.returned.connect(self._receive)
+            worker.finished.connect(self.deleteLater)
+        self._quit = worker.quit
+        self.destroyed.connect(worker.quit)
+        worker.start()
+
+    def run_here(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """Do the work now, in the caller's thread."""
+        work = function(*args)
+        if not isinstance(work, Generator):
+            self._receive(work)
+            self.deleteLater()
+            return
+        while not self.cancelled:
+            try:
+                value = next(work)
+            except StopIteration as stop:
+                self._keep(stop.value)
+                break
+            self._receive(value)
+        work.close()
+        self._finish()
+
+    def _receive(self, value: Any) -> None:
+        self._on_result(value)
+
+    def _keep(self, outcome: Any) -> None:
+        self._outcome = outcome
+
+    def _finish(self) -> None:
+        if self._on_end is not None:
+            self._on_end(self._outcome)
+        self.deleteLater()
+
+
+def start_job(
+    function: Callable[..., Any],
+    *args: Any,
+    on_result: Callable[[Any], None],
+    on_end: Callable[[Any], None] | None = None,
+    progress: dict[str, Any] | None = None,
+    parent: QObject | None = None,
+    threads: bool = True,
+) -> Job:
+    """Run a function, or a generator function, in a thread and report on the main thread.
+
+    Parameters
+    ----------
+    function, *args
+        What to call.
+    on_result : callable
+        Gets each value that a generator yields, or the value that a function returns.
+    on_end : callable, optional
+        Called once, last, with the value that a generator returns (None if it was cancelled).
+    progress : dict, optional
+        ``total`` and ``desc`` of the bar in napari's activity dock.
+    parent : QObject, optional
+        Owner of the job.
+    threads : bool
+        False does the work before this function returns.
+    """
+    job = Job(parent, on_result, on_end)
+    if threads:
+        job.run_threaded(function, args, progress)
+    else:
+        job.run_here(function, args)
+    return job
+
+
+def _ignore(value: Any) -> None:
+    """The answer came too late."""
+
+
+def _log_warning(warning: tuple[Any, ...]) -> None:
+    log.info("%s", warning[0])

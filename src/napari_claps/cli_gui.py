@@ -1,0 +1,44 @@
+"""``claps gui``: napari with the Segment widget."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the ``gui`` command."""
+    parser = subparsers.add_parser("gui", help="open napari with the Segment widget",
+                                   description="Open napari with the Segment widget, and images in it.")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="images to open")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Open the viewer and wait until it is closed."""
+    from napari_claps.errors import InputError
+
+    missing = [path for path in arguments.inputs if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]}: there is no such file or folder.")
+    import torch  # noqa: F401 - before Qt: from 2.9 on it does not load after it on Windows
+
+    try:
+        import napari
+        from qtpy import QtWidgets  # noqa: F401 - says whether there is a Qt binding
+    except ImportError as error:
+        raise InputError('napari needs a Qt binding to open a window: pip install "napari-claps[all]". '
+                         f"({error})") from error
+    viewer = napari.Viewer()
+    viewer.window.add_plugin_dock_widget("napari-claps", "Segment")
+    for path in arguments.inputs:
+        # napari opens pictures itself; our reader is for what it would open without the spacing.
+        viewer.open(path, plugin="napari-claps" if _is_ours(path) else None)
+    napari.run()
+    return 0
+
+
+def _is_ours(path: Path) -> bool:
+    from napari_claps._reader import get_reader
+
+    return get_reader(str(path)) is not None

@@ -1,0 +1,82 @@
+"""The loop over files as a terminal shows it: bars on stderr, a line per file on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from napari_claps.batch import Outcome, segment_files
+from napari_claps.cli_messages import report_error
+from napari_claps.jobs import Job, Options
+from napari_claps.pipeline import Pipeline
+from napari_claps.types import Modality
+from napari_claps.vocabulary import MODALITIES
+
+LOG_INTERVAL = 5.0
+"""Seconds between two lines of a bar when stderr is a file."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where messages go. `quiet` leaves errors only, `debug` adds tracebacks."""
+
+    quiet: bool = False
+    debug: bool = False
+
+    def say(self, text: str) -> None:
+        """Write a line to stdout, without breaking a bar."""
+        if not self.quiet:
+            tqdm.write(text, file=sys.stdout)
+
+    def segment(self, jobs: Sequence[Job], options: Options) -> list[Outcome]:
+        """Load the bundle and segment all jobs.
+
+        Raises
+        ------
+        ClapsError
+            If bundle, device or targets cannot be used; nothing has been written then.
+        """
+        pipeline = Pipeline.from_settings(options.settings)
+        if options.settings.modality != "auto" and options.targets:
+            pipeline.prompts(options.targets, Modality(options.settings.modality))
+        interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+        outcomes = []
+        with (
+            tqdm(total=len(jobs), desc="files", unit="file", disable=self.quiet or len(jobs) == 1,
+                 mininterval=interval, dynamic_ncols=True) as files,
+            tqdm(unit="slice", disable=self.quiet, mininterval=interval, leave=False, dynamic_ncols=True) as slices,
+        ):  # fmt: skip
+
+            def announced() -> Iterator[Job]:
+                for job in jobs:
+                    slices.reset()
+                    slices.set_description(job.source.name)
+                    yield job
+
+            def on_slice(done: int, total: int) -> None:
+                slices.total = total
+                slices.update(done - slices.n)
+
+            for outcome in segment_files(announced(), pipeline, options, on_slice):
+                if outcome.error is not None:
+                    report_error(outcome.error, text=outcome.reason, debug=self.debug)
+                else:
+                    self.say(_line(outcome))
+                outcomes.append(outcome)
+                files.update()
+        return outcomes
+
+
+def _line(outcome: Outcome) -> str:
+    """Return what is printed of a finished file."""
+    guess, table = outcome.modality, outcome.table
+    assert guess is not None and table is not None, "only a finished file has a line"
+    whole = table[table["slice"].isna()].drop_duplicates("structure")
+    present = whole.loc[whole["status"] == "present", "structure"]
+    sure = "" if guess.probability is None else f" {guess.probability:.2f}"
+    found = ", ".join(present) if len(present) else "nothing found"
+    return (f"{outcome.source}: {MODALITIES[guess.modality].name} ({guess.decided_by}{sure}); {found}; "
+            f"{outcome.seconds:.1f} s -> {outcome.folder}")

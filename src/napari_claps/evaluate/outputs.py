@@ -1,0 +1,163 @@
+"""Compare the folders that ``claps segment`` writes with the truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from napari_claps.errors import InputError
+from napari_claps.evaluate.boxes import BoxMatch, match_boxes, object_boxes
+from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_labels
+from napari_claps.evaluate.masks import score_masks
+from napari_claps.evaluate.summary import ImageScore
+from napari_claps.vocabulary import TARGETS, Kind
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """What ``boxes.json`` says: the slices that were looked at, and per target and slice its boxes."""
+
+    slices: tuple[int, ...]
+    boxes: dict[tuple[str, int], np.ndarray]
+    """(n, 5) float64: ``y0, x0, y1, x1`` in pixels, and the score."""
+
+
+def find_outputs(folder: Path) -> dict[str, Path]:
+    """Return the result folders in `folder` (or `folder` itself) by name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if (folder / "masks.ome.tif").is_file():
+        return {folder.resolve().name: folder}
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder. Give the folder that claps segment wrote with -o.")
+    found = {
+        p.parent.name: p.parent for p in sorted(folder.glob("*/masks.ome.tif")) if not p.parent.name.startswith(".")
+    }
+    if not found:
+        raise InputError(f"{folder}: holds no results (NAME/masks.ome.tif). Give the folder that claps segment wrote.")
+    return found
+
+
+def compare(folder: Path, truth_root: Path, *, name: str, dataset: str = "") -> Iterator[ImageScore]:
+    """Score every target of one result folder that is known in the truth.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``masks.ome.tif``, and perhaps ``boxes.json`` and ``measurements.csv``.
+    truth_root : Path
+        See `find_truth`.
+    name : str
+        Name of the image, by which the truth is found.
+
+    Yields
+    ------
+    ImageScore
+        In the order of the channels. A target that only one side has is left out:
+        it was not annotated, or not looked for. Of a volume only the slices that
+        were looked at are compared, as one case.
+
+    Raises
+    ------
+    InputError
+        If there is no truth, no common target, or sizes or spacings differ.
+    """
+    predicted = read_labels(folder / "masks.ome.tif")
+    truth = find_truth(truth_root, name)
+    if truth is None:
+        raise InputError(
+            f"{name}: no true masks in {truth_root}. Looked for {name}/masks.ome.tif, {name}.ome.tif "
+            f"and masks/<target>/{name}.png."
+        )
+    spacing = _common_spacing(predicted, truth)
+    targets = [n for n in predicted.names if n in truth.names and n != FIELD_OF_VIEW]
+    if not targets:
+        raise InputError(
+            f"{name}: prediction and truth have no target in common. "
+            f"Predicted: {', '.join(predicted.names)}. Truth ({truth.source}): {', '.join(truth.names)}."
+        )
+    found = _read_boxes(folder / "boxes.json")
+    presence = _read_presence(folder / "measurements.csv")
+    field = truth.mask(FIELD_OF_VIEW) if FIELD_OF_VIEW in truth.names else None
+    volume = len(predicted.shape) == 3
+    n_slices = predicted.shape[0] if volume else 1
+    if found and not (found.slices and found.slices[0] >= 0 and found.slices[-1] < n_slices):
+        raise InputError(f"{folder / 'boxes.json'}: names the slices {found.slices}, the masks have {n_slices}.")
+    looked_at = list(found.slices) if found and volume else None
+    for target in targets:
+        masks = [predicted.mask(target), truth.mask(target), field]
+        if looked_at:
+            masks = [m if m is None else m[looked_at] for m in masks]
+        kind = TARGETS[target].kind if target in TARGETS else Kind.OBJECT
+        yield ImageScore(
+            dataset=dataset,
+            image=name,
+            target=target,
+            masks=score_masks(
+                masks[0], masks[1], field=masks[2], spacing=spacing, centreline=kind is Kind.TREE and not volume
+            ),
+            presence=presence.get(target, math.nan),
+            boxes=_match(found, target, masks[1]) if found and kind in (Kind.OBJECT, Kind.LESION) else (),
+        )
+
+
+def _common_spacing(predicted: Labels, truth: Labels) -> tuple[float, ...] | None:
+    if predicted.shape != truth.shape:
+        sizes = [" x ".join(str(n) for n in reversed(labels.shape)) for labels in (predicted, truth)]
+        raise InputError(
+            f"{predicted.source}: the masks are {sizes[0]} pixels (x, y, z), the truth {truth.source} is {sizes[1]}. "
+            "Compare masks of the same image at its original size."
+        )
+    if predicted.spacing and truth.spacing and not np.allclose(predicted.spacing, truth.spacing, rtol=1e-3):
+        raise InputError(
+            f"{predicted.source}: has a spacing of {predicted.spacing} mm, the truth {truth.source} of "
+            f"{truth.spacing} mm. Correct the one that is wrong."
+        )
+    return predicted.spacing or truth.spacing
+
+
+def _match(found: FoundBoxes, target: str, truth: np.ndarray) -> tuple[BoxMatch, ...]:
+    planes = truth if truth.ndim == 3 else truth[None]
+    nothing = np.zeros((0, 5))
+    each = (found.boxes.get((target, i), nothing) for i in found.slices)
+    return tuple(match_boxes(b[:, :4], b[:, 4], object_boxes(plane)) for b, plane in zip(each, planes, strict=True))
+
+
+def _read_boxes(path: Path) -> FoundBoxes | None:
+    if not path.is_file():
+        return None
+    try:
+        coco = json.loads(path.read_text(encoding="utf-8"))
+        slices = {image["id"]: int(image.get("slice_index", 0)) for image in coco["images"]}
+        names = {category["id"]: category["name"] for category in coco["categories"]}
+        boxes: dict[tuple[str, int], list[Sequence[float]]] = {}
+        for item in coco["annotations"]:
+            x, y, width, height = item["bbox"]
+            row = (y, x, y + height, x + width, item["score"])
+            boxes.setdefault((names[item["category_id"]], slices[item["image_id"]]), []).append(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no COCO file of scored boxes ({type(error).__name__}: {error}).") from error
+    arrays = {key: np.array(rows, dtype=float) for key, rows in boxes.items()}
+    return FoundBoxes(tuple(sorted(slices.values())), arrays)
+
+
+def _read_presence(path: Path) -> dict[str, float]:
+    """Score that each target is in the image or volume; empty without the table."""
+    if not path.is_file():
+        return {}
+    try:
+        table = pd.read_csv(path)
+        rows = table[(table["measure"] == "presence") & table["slice"].isna()]
+        return dict(zip(rows["structure"], rows["value"].astype(float), strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: is no table of measurements ({error}).") from error

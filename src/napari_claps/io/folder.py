@@ -1,0 +1,142 @@
+"""Folders: their images one by one, or their B-scans as one volume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from napari_claps.errors import InputError
+from napari_claps.io.formats import SUFFIXES, is_readable, suffix_of
+from napari_claps.io.pixels import check_claim
+from napari_claps.types import RetinalImage
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``B2`` before ``B10``."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts if p]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder`, in natural order.
+
+    Of a HEYEX XML export only the XML file is returned, since it stands for the pictures it names.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be read, is empty or has no image.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: there is no such folder.") from error
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be opened ({error.strerror or error}).") from error
+    if not entries:
+        raise InputError(f"{folder}: the folder is empty.")
+    images = sorted((path for path in entries if is_readable(path)), key=natural_key)
+    if not images:
+        raise InputError(
+            f"{folder}: no image among its {len(entries)} entries (folders inside are not searched). "
+            f"Known are {', '.join(sorted(SUFFIXES))}."
+        )
+    exports = [path for path in images if suffix_of(path) == ".xml"]
+    if exports:
+        from napari_claps.io.heyex_xml import pictures_of
+
+        named = {name for export in exports for name in pictures_of(export)}
+        images = [path for path in images if path.name not in named]
+    return images
+
+
+def list_inputs(paths: Iterable[str | Path]) -> list[Path]:
+    """Expand folders to the image files in them; files stay as they are.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files and folders. Folders are not searched recursively.
+
+    Returns
+    -------
+    list of Path
+        In the order given, folders in natural order, nothing twice.
+
+    Raises
+    ------
+    InputError
+        If nothing was given, a path is missing, or a folder is empty or has no image.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = images_in(path)
+        elif path.exists():
+            files = [path]
+        else:
+            raise InputError(f"{path}: there is no such file or folder.")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise InputError("No input was given: name image files or folders.")
+    return list(found.values())
+
+
+def read_folder_as_volume(folder: str | Path) -> RetinalImage:
+    """Read the B-scans of a folder, in natural order of their names, as one volume.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    RetinalImage
+        (z, y, x) or (z, y, x, 3). The distance of the slices is unknown, so the spacing is None; if all
+        slices tell the same pixel size, ``metadata["plane_spacing"]`` holds it. A folder with a HEYEX
+        XML export is read by that.
+
+    Raises
+    ------
+    InputError
+        If the folder has no image, or its images differ in size, colour or type, or one of them is a volume.
+    """
+    from napari_claps.io import read
+
+    folder = Path(folder)
+    files = images_in(folder)
+    exports = [file for file in files if suffix_of(file) == ".xml"]
+    if len(exports) > 1:
+        raise InputError(f"{folder}: holds {len(exports)} HEYEX exports; give one of them, such as {exports[0].name}.")
+    if exports:
+        return read(exports[0])
+    first = read(files[0])
+    check_claim(str(folder), (len(files), *first.data.shape), first.data.itemsize,
+                sum(file.stat().st_size for file in files), compressed=True)  # fmt: skip
+    volume = np.empty((len(files), *first.data.shape), first.data.dtype)
+    spacings = set()
+    for index, file in enumerate(files):
+        image = first if index == 0 else read(file)
+        if image.is_volume:
+            raise InputError(f"{file}: is a volume itself; give it alone, not in a folder of B-scans.")
+        if (image.data.shape, image.data.dtype) != (first.data.shape, first.data.dtype):
+            raise InputError(
+                f"{folder}: mixes images: {files[0].name} is {_kind(first)}, {file.name} is {_kind(image)}. "
+                "The B-scans of one volume have one size and type; move the others away, or give the files one by one."
+            )
+        volume[index] = image.data
+        spacings.add(image.spacing)
+    plane_spacing = spacings.pop() if len(spacings) == 1 else None
+    return RetinalImage(
+        volume, rgb=first.rgb, modality=first.modality, laterality=first.laterality, device=first.device,
+        source=str(folder), metadata={"plane_spacing": plane_spacing} if plane_spacing else {},
+    )  # fmt: skip
+
+
+def _kind(image: RetinalImage) -> str:
+    height, width = image.plane_shape
+    return f"{width} x {height} {'RGB' if image.rgb else 'grey'} {image.data.dtype}"

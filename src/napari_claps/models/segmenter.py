@@ -1,0 +1,277 @@
+"""The mask head: segment-anything's ``Sam`` on the shared encoder, prompted by text, boxes and points.
+
+A U-Net decoder turns the trunk's features into a stride-16 embedding and
+stride-2 pixel features, once per view. SAM's two-way transformer updates the
+mask token of each prompt on the embedding; the mask is the token's
+hypernetwork times the pixel features, added to SAM's own low-resolution mask,
+which localises it. Another prompt costs only the transformer and two products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.mask_decoder import MLP
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_claps.models.clip import ImageFeatures, RetinalClip
+
+EMBEDDING_STRIDE = 16
+PIXEL_STRIDE = 2
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Architecture of the mask head.
+
+    Parameters
+    ----------
+    dim : int
+        Width of embedding and tokens.
+    widths : tuple of int
+        Channels of the pixel decoder at strides 2, 4, 8, 16, 32.
+    text_tokens : int
+        Prompt tokens made of one text embedding.
+    heads, depth, mlp : int
+        Of SAM's two-way transformer.
+    """
+
+    dim: int = 128
+    widths: tuple[int, ...] = (32, 64, 96, 128, 128)
+    text_tokens: int = 2
+    heads: int = 4
+    depth: int = 2
+    mlp: int = 256
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMaps:
+    """Output of the pixel decoder for a batch of views: (B, dim, H/16, W/16) and (B, p, H/2, W/2)."""
+
+    embedding: Tensor
+    pixels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrompts:
+    """P prompts, each for one view of the batch.
+
+    Parameters
+    ----------
+    view : Tensor
+        (P,) int64 index of the view.
+    text : Tensor or None
+        (P, D) text embeddings; a row of NaN means no text.
+    boxes : Tensor or None
+        (P, 4) x0, y0, x1, y1 in pixels of the view; a row of NaN means no box.
+    points : Tensor or None
+        (P, N, 2) x, y in pixels of the view.
+    point_labels : Tensor or None
+        (P, N) 1 inside, 0 outside, -1 no point.
+    """
+
+    view: Tensor
+    text: Tensor | None = None
+    boxes: Tensor | None = None
+    points: Tensor | None = None
+    point_labels: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrediction:
+    """Mask logits (P, H/2, W/2), estimated IoU (P,) and logit of the target's presence (P,)."""
+
+    logits: Tensor
+    iou: Tensor
+    presence: Tensor
+
+
+class Block(nn.Sequential):
+    """Two 3x3 convolutions with group normalisation, which does not depend on the batch."""
+
+    def __init__(self, channels: int) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(8, channels),
+                       nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+class PixelDecoder(nn.Module):
+    """U-Net decoder over the five levels of the trunk.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Channels of the trunk at strides 2 to 32.
+    config : SegmenterConfig
+    """
+
+    def __init__(self, channels: Sequence[int], config: SegmenterConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        # The finest level also sees the pixels themselves (2x2 of them as 12 channels): the trunk's stem blurs.
+        inputs = [channels[0] + 12, *channels[1:]]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(inputs, widths, strict=True))
+        self.reduce = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
+        self.blocks = nn.ModuleList(Block(w) for w in widths)
+        self.neck = nn.Conv2d(widths[3], config.dim, 1)
+
+    def forward(self, features: ImageFeatures) -> PixelMaps:
+        """Run from coarse to fine."""
+        levels = list(features.levels)
+        levels[0] = torch.cat([levels[0], F.pixel_unshuffle(features.image, 2)], dim=1)
+        x = self.blocks[-1](self.lateral[-1](levels[-1]))
+        embedding = x
+        for i in range(len(levels) - 2, -1, -1):
+            up = F.interpolate(self.reduce[i](x), levels[i].shape[-2:], mode="bilinear", align_corners=False)
+            x = self.blocks[i](up + self.lateral[i](levels[i]))
+            if i == 3:
+                embedding = self.neck(x)
+        return PixelMaps(embedding, x)
+
+
+class SamImageEncoder(nn.Module):
+    """Image encoder in the form that ``Sam`` expects, on the trunk of the CLIP model."""
+
+    img_size = 512
+
+    def __init__(self, clip: RetinalClip, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.clip = clip
+        self.pixel_decoder = PixelDecoder(clip.channels, config)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Embedding (B, dim, H/16, W/16) of views (B, 3, H, W) in [0, 1]."""
+        return self.pixel_decoder(self.clip.encode_image(views)).embedding
+
+
+class TextPromptEncoder(PromptEncoder):
+    """SAM's prompt encoder for views of any size, with text tokens.
+
+    Every prompt gets the same number of tokens, so that prompts of different
+    kinds share a batch; what is missing is SAM's *not a point*, or a learned
+    *no text*.
+    """
+
+    def __init__(self, config: SegmenterConfig, text_dim: int) -> None:
+        size = SamImageEncoder.img_size
+        grid = size // EMBEDDING_STRIDE
+        super().__init__(embed_dim=config.dim, image_embedding_size=(grid, grid), input_image_size=(size, size),
+                         mask_in_chans=16)
+        self.text_projection = nn.Linear(text_dim, config.text_tokens * config.dim)
+        self.no_text = nn.Parameter(torch.zeros(config.text_tokens, config.dim))
+
+    def encode(self, prompts: MaskPrompts, view_size: tuple[int, int]) -> Tensor:
+        """Tokens (P, N, dim) of the prompts for views of `view_size` (height, width)."""
+        count = len(prompts.view)
+        tokens = []
+        if prompts.points is not None and prompts.point_labels is not None:
+            code = self.pe_layer.forward_with_coords(prompts.points + 0.5, view_size)
+            kinds = torch.stack([self.not_a_point_embed.weight[0], self.point_embeddings[0].weight[0],
+                                 self.point_embeddings[1].weight[0]])
+            known = (prompts.point_labels >= 0)[..., None]
+            tokens.append(torch.where(known, code, 0.0) + kinds[prompts.point_labels.long() + 1])
+        missing = self.not_a_point_embed.weight.expand(count, 2, -1)
+        if prompts.boxes is None:
+            tokens.append(missing)
+        else:
+            known = torch.isfinite(prompts.boxes).all(1)
+            corners = torch.nan_to_num(prompts.boxes).reshape(-1, 2, 2)
+            code = self.pe_layer.forward_with_coords(corners, view_size)
+            code = code + torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
+            tokens.append(torch.where(known[:, None, None], code, missing))
+        absent = self.no_text.expand(count, -1, -1)
+        if prompts.text is None:
+            tokens.append(absent)
+        else:
+            known = torch.isfinite(prompts.text).all(1)
+            words = self.text_projection(torch.nan_to_num(prompts.text)).reshape(absent.shape)
+            tokens.append(torch.where(known[:, None, None], words, absent))
+        return torch.cat(tokens, dim=1)
+
+
+class TextMaskDecoder(MaskDecoder):
+    """SAM's mask decoder with high-resolution pixel features and a presence score."""
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__(
+            transformer_dim=config.dim, num_multimask_outputs=0, iou_head_hidden_dim=config.dim,
+            transformer=TwoWayTransformer(depth=config.depth, embedding_dim=config.dim, num_heads=config.heads,
+                                          mlp_dim=config.mlp),
+        )
+        self.pixel_hypernetwork = MLP(config.dim, config.dim, config.widths[0] + 1, 3)
+        self.presence_head = MLP(config.dim, config.dim, 1, 2)
+
+    def predict(self, maps: PixelMaps, position: Tensor, dense: Tensor, tokens: Tensor, view: Tensor) -> MaskPrediction:
+        """Predict one mask per prompt.
+
+        Parameters
+        ----------
+        maps : PixelMaps
+            Of B views.
+        position : Tensor
+            (1, dim, h, w) positional encoding.
+        dense : Tensor
+            (1, dim, 1, 1) embedding of "no mask given".
+        tokens : Tensor
+            (P, N, dim) prompt tokens.
+        view : Tensor
+            (P,) view of each prompt.
+        """
+        count = len(tokens)
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(count, -1, -1)
+        source = maps.embedding[view] + dense
+        _, channels, height, width = source.shape
+        updated, source = self.transformer(source, position.expand(count, -1, -1, -1), torch.cat([own, tokens], dim=1))
+        iou_token, mask_token = updated[:, 0], updated[:, 1]
+        source = source.transpose(1, 2).reshape(count, channels, height, width)
+        upscaled = self.output_upscaling(source)
+        coarse = torch.einsum("pc,pchw->phw", self.output_hypernetworks_mlps[0](mask_token), upscaled)
+        size = maps.pixels.shape[-2:]
+        coarse = F.interpolate(coarse[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        weights = self.pixel_hypernetwork(mask_token)
+        fine = torch.empty_like(coarse)
+        for i in view.unique().tolist():
+            mine = view == i
+            fine[mine] = torch.einsum("pc,chw->phw", weights[mine, :-1], maps.pixels[i])
+        logits = coarse + fine + weights[:, -1, None, None]
+        return MaskPrediction(logits, self.iou_prediction_head(iou_token)[:, 0], self.presence_head(iou_token)[:, 0])
+
+
+class RetinalSam(Sam):
+    """``Sam`` with text prompts, on the encoder of a `RetinalClip`."""
+
+    def __init__(self, clip: RetinalClip, config: SegmenterConfig) -> None:
+        super().__init__(image_encoder=SamImageEncoder(clip, config),
+                         prompt_encoder=TextPromptEncoder(config, clip.config.embed_dim),
+                         mask_decoder=TextMaskDecoder(config), pixel_mean=[0, 0, 0], pixel_std=[1, 1, 1])
+        self.config = config
+
+    def decode_pixels(self, features: ImageFeatures) -> PixelMaps:
+        """Run the pixel decoder, once for each view."""
+        return self.image_encoder.pixel_decoder(features)
+
+    def predict_masks(self, maps: PixelMaps, prompts: MaskPrompts) -> MaskPrediction:
+        """Predict the masks of all prompts, at half the resolution of the view."""
+        height, width = maps.pixels.shape[-2:]
+        encoder = self.prompt_encoder
+        tokens = encoder.encode(prompts, (height * PIXEL_STRIDE, width * PIXEL_STRIDE))
+        position = encoder.pe_layer(tuple(maps.embedding.shape[-2:]))[None]
+        dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return self.mask_decoder.predict(maps, position, dense, tokens, prompts.view)
+
+    def head_state_dict(self) -> dict[str, Tensor]:
+        """Weights without the shared encoder."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("image_encoder.clip.")}
+
+    def load_head_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what `head_state_dict` gave; all names must fit."""
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        missing = [n for n in missing if not n.startswith("image_encoder.clip.")]
+        if missing or unexpected:
+            raise RuntimeError(f"segmenter: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -1,0 +1,130 @@
+"""Where a result comes from: enough to repeat it, and nothing about the patient but the file name."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_claps import __version__
+from napari_claps.settings import Settings
+from napari_claps.types import ModalityGuess, Prompt, RetinalImage
+
+if TYPE_CHECKING:
+    from napari_claps.models.manifest import BundleManifest
+
+LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "segment-anything", "groundingdino-py",
+             "transformers", "numpy", "scipy", "scikit-image", "pandas", "tifffile", "pillow")
+"""Distributions whose version can change a result or a file."""
+
+
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of Python, of this package and of the libraries; None where one is missing."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "napari-claps": __version__}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        _update(digest, path)
+    else:
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(file.relative_to(path).as_posix().encode())
+            _update(digest, file)
+    return digest.hexdigest()
+
+
+def request(input_sha256: str, manifest: BundleManifest, settings: Settings, targets: list[str],
+            slices: str | None) -> dict[str, Any]:
+    """Return what a run was asked to do; two runs with the same request have the same result.
+
+    Device and batch size are not part of it: they change the time, not the result.
+    """
+    return {
+        "input_sha256": input_sha256,
+        "bundle_sha256": manifest.sha256,
+        "targets": targets or "all",
+        "slices": slices,
+        "modality": settings.modality,
+        "method": settings.method,
+        "score_threshold": settings.score_threshold,
+        "seed": settings.seed,
+    }
+
+
+def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: BundleManifest, settings: Settings,
+               device: str, modality: ModalityGuess, prompts: tuple[Prompt, ...], slices: list[int],
+               seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the content of ``provenance.json``.
+
+    Parameters
+    ----------
+    image : RetinalImage
+    asked : mapping
+        From `request`.
+    manifest, settings, device, modality, prompts
+        What was really used.
+    slices : list of int
+        Slices that were looked at.
+    seconds : mapping of stage to float
+        Summed over the slices.
+    """
+    return {
+        "program": f"napari-claps {__version__}",
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "notice": manifest.notice,
+        "input": {
+            "name": Path(image.source).name,
+            "sha256": asked["input_sha256"],
+            "shape": list(image.data.shape),
+            "dtype": str(image.data.dtype),
+            "rgb": image.rgb,
+            "laterality": image.laterality,
+        },
+        "spacing": {
+            "mm": None if image.spacing is None else list(image.spacing),
+            "axes": "zyx" if image.is_volume else "yx",
+            "source": str(image.spacing_source),
+        },
+        "modality": {
+            "id": str(modality.modality),
+            "decided_by": modality.decided_by,
+            "probability": modality.probability,
+            "probabilities": {str(name): float(p) for name, p in modality.probabilities.items()},
+        },
+        "bundle": {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256},
+        "prompts": [{"label": p.label, "text": p.text, "target": p.target} for p in prompts],
+        "thresholds": {p.label: _threshold(p, manifest, settings, modality) for p in prompts},
+        "slices": slices,
+        "method": settings.method,
+        "device": device,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "versions": library_versions(),
+        "request": dict(asked),
+    }
+
+
+def _threshold(prompt: Prompt, manifest: BundleManifest, settings: Settings, modality: ModalityGuess) -> float | None:
+    if settings.score_threshold is not None:
+        return settings.score_threshold
+    pair = manifest.pair(modality.modality, prompt.target) if prompt.target else None
+    return pair.threshold if pair else None
+
+
+def _update(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)

@@ -1,0 +1,206 @@
+"""The files of a result folder, read again with independent code."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from napari_claps.errors import OutputError
+from napari_claps.io.atomic import atomic_path
+from napari_claps.outputs import FILES, MaskWriter, ResultFiles, coco_detections, provenance, request, sha256_of
+from napari_claps.outputs import masks as masks_module
+from napari_claps.settings import Settings
+from napari_claps.types import (
+    Box,
+    BoxSource,
+    Modality,
+    ModalityGuess,
+    Prompt,
+    RetinalImage,
+    SliceResult,
+    SpacingSource,
+)  # fmt: skip
+
+LABELS = ("vessel", "optic_disc", "dark µ spots")
+GUESS = ModalityGuess(Modality.OCT, 0.9, "detected", {"oct": 0.9, "cfp": 0.1})
+
+
+def an_image(shape=(3, 20, 30), spacing=(0.12, 0.0039, 0.0117), **more):
+    source = SpacingSource.FILE if spacing else SpacingSource.NONE
+    return RetinalImage(np.zeros(shape, np.uint8), spacing=spacing, spacing_source=source, **more)
+
+
+def write_masks(path, image, masks):
+    writer = MaskWriter(image, LABELS)
+    for index in range(image.n_slices):
+        writer.add(index, {label: masks[c, index] for c, label in enumerate(LABELS)})
+    writer.write(path)
+
+
+def ome_pixels(path):
+    with tifffile.TiffFile(path) as file:
+        return tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+
+
+def test_volume_of_masks_comes_back(tmp_path):
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 65536, (3, 3, 20, 30)).astype(np.uint16)
+    write_masks(tmp_path / "masks.ome.tif", an_image(), masks)
+    with tifffile.TiffFile(tmp_path / "masks.ome.tif") as file:
+        assert file.series[0].axes == "CZYX"
+        assert file.series[0].dtype == np.uint16
+        assert file.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        np.testing.assert_array_equal(file.asarray(), masks)
+    pixels = ome_pixels(tmp_path / "masks.ome.tif")
+    assert [c["Name"] for c in pixels["Channel"]] == list(LABELS)
+    for axis, microns in zip("XYZ", (11.7, 3.9, 120.0), strict=True):
+        assert float(pixels[f"PhysicalSize{axis}"]) == pytest.approx(microns)
+        assert pixels[f"PhysicalSize{axis}Unit"] == "µm"
+
+
+def test_plane_without_spacing_has_no_physical_size(tmp_path):
+    masks = np.arange(3 * 1 * 20 * 30).reshape(3, 1, 20, 30).astype(np.uint16)
+    write_masks(tmp_path / "masks.ome.tif", an_image((20, 30), None), masks)
+    with tifffile.TiffFile(tmp_path / "masks.ome.tif") as file:
+        assert file.series[0].axes == "CYX"
+        np.testing.assert_array_equal(file.asarray(), masks[:, 0])
+    assert not [key for key in ome_pixels(tmp_path / "masks.ome.tif") if key.startswith("Physical")]
+
+
+def test_slices_that_never_came_are_zero_and_stay_in_place(tmp_path):
+    writer = MaskWriter(an_image(), ["vessel"])
+    writer.add(1, {"vessel": np.full((20, 30), 5)})
+    writer.write(tmp_path / "masks.ome.tif")
+    back = tifffile.imread(tmp_path / "masks.ome.tif")
+    assert back.shape == (3, 20, 30)
+    assert (back[1] == 5).all()
+    assert not back[[0, 2]].any()
+
+
+def test_planes_go_to_disk_when_they_are_many(tmp_path, monkeypatch):
+    """Memory does not grow with the volume."""
+    made = []
+
+    def spool(max_size):
+        made.append(tempfile.SpooledTemporaryFile(max_size=max_size))  # noqa: SIM115 - as in the code
+        return made[0]
+
+    monkeypatch.setattr(masks_module, "IN_MEMORY", 1000)
+    monkeypatch.setattr(masks_module, "tempfile", SimpleNamespace(SpooledTemporaryFile=spool))
+    masks = np.random.default_rng(1).integers(0, 9, (3, 3, 20, 30)).astype(np.uint16)
+    write_masks(tmp_path / "masks.ome.tif", an_image(), masks)
+    assert made[0]._rolled
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks.ome.tif"), masks)
+
+
+@given(y0=st.floats(0, 10), x0=st.floats(0, 10), height=st.floats(0.5, 9), width=st.floats(0.5, 19))
+def test_coco_box_is_x_y_width_height(y0, x0, height, width):
+    box = Box(y0, x0, y0 + height, x0 + width, "vessel", 0.75, 2, 4, BoxSource.MASK)
+    coco = coco_detections(an_image(source="/a/b/eye.tif"), LABELS, [box], range(3))
+    [found] = coco["annotations"]
+    assert found["bbox"] == pytest.approx([x0, y0, width, height], abs=0.006)
+    assert found["score"] == 0.75
+    assert (found["slice_index"], found["instance"], found["source"]) == (2, 4, "mask")
+    images = {image["id"]: image for image in coco["images"]}
+    assert images[found["image_id"]] == {"id": 3, "file_name": "eye.tif", "width": 30, "height": 20, "slice_index": 2}
+    assert {c["id"]: c["name"] for c in coco["categories"]}[found["category_id"]] == "vessel"
+
+
+def test_sha256_sees_content_and_names(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(b"x")
+    first = sha256_of(folder)
+    assert sha256_of(folder / "1.png") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    (folder / "1.png").rename(folder / "2.png")
+    assert sha256_of(folder) != first
+
+
+class FakeManifest:
+    name, version, notice, sha256 = "tiny", "1.0", "Research use only.", "b" * 64
+
+    def pair(self, modality, target):
+        return SimpleNamespace(threshold=0.4) if target == "drusen" else None
+
+
+def facts_of(image, settings=None):
+    settings = settings or Settings()
+    prompts = (Prompt("drusen", "drusen in an OCT B-scan", "drusen"), Prompt("dark spots", "dark spots in ..."))
+    asked = request("a" * 64, FakeManifest(), settings, ["IRF"], "0:2")
+    return provenance(image, asked, manifest=FakeManifest(), settings=settings, device="cpu", modality=GUESS,
+                      prompts=prompts, slices=[0, 1], seconds={"read": 0.1234567})
+
+
+def test_provenance_says_what_was_done():
+    facts = facts_of(an_image(source="/clinic/mr_smith/eye.vol", laterality="R"))
+    assert facts["input"]["name"] == "eye.vol"
+    assert "mr_smith" not in json.dumps(facts)
+    assert facts["spacing"] == {"mm": [0.12, 0.0039, 0.0117], "axes": "zyx", "source": "file"}
+    assert facts["modality"] == {"id": "oct", "decided_by": "detected", "probability": 0.9,
+                                 "probabilities": {"oct": 0.9, "cfp": 0.1}}
+    assert facts["prompts"][0]["text"] == "drusen in an OCT B-scan"
+    assert facts["thresholds"] == {"drusen": 0.4, "dark spots": None}
+    assert facts["bundle"]["sha256"] == "b" * 64
+    assert facts["slices"] == [0, 1]
+    assert facts["seconds"] == {"read": 0.1235}
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["request"]["targets"] == ["IRF"]
+    assert facts_of(an_image(), Settings(score_threshold=0.7))["thresholds"]["drusen"] == 0.7
+
+
+def test_request_ignores_what_changes_only_the_time():
+    def asked(**values):
+        return request("a", FakeManifest(), Settings(**values), [], None)
+
+    assert asked(device="cpu", batch_size=1) == asked(device="cuda", batch_size=8)
+    assert asked(score_threshold=0.5) != asked()
+    assert asked(modality="oct") != asked()
+
+
+def result_files(image):
+    prompts = tuple(Prompt(label, label, None) for label in LABELS)
+    files = ResultFiles(image, prompts, GUESS, range(image.n_slices), model="tiny", version="1")
+    for index in range(image.n_slices):
+        masks = {label: np.zeros(image.plane_shape, np.uint16) for label in LABELS}
+        masks["vessel"][3:8, 4:9] = 1
+        boxes = (Box(3, 4, 8, 9, "vessel", 0.9, index, 1),)
+        files.add(SliceResult(index, GUESS, prompts, masks, boxes, {label: 0.5 for label in LABELS}, {}))
+    return files
+
+
+def test_all_files_agree(tmp_path):
+    image = an_image(source="eye.vol")
+    table = result_files(image).write(tmp_path / "eye", facts_of(image))
+    assert sorted(p.name for p in (tmp_path / "eye").iterdir()) == sorted(FILES)
+    written = pd.read_csv(tmp_path / "eye" / "measurements.csv")
+    assert len(written) == len(table)
+    areas = written[(written["measure"] == "area") & (written["unit"] == "px") & (written["structure"] == "vessel")]
+    masks = tifffile.imread(tmp_path / "eye" / "masks.ome.tif")
+    assert areas["value"].tolist() == [25, 25, 25] == np.count_nonzero(masks[0], axis=(1, 2)).tolist()
+    coco = json.loads((tmp_path / "eye" / "boxes.json").read_text())
+    assert [b["slice_index"] for b in coco["annotations"]] == [0, 1, 2]
+    absent = written[written["structure"] == "optic_disc"]
+    assert set(absent["status"]) == {"absent"}
+    Image.open(tmp_path / "eye" / "overlay.png").verify()
+
+
+def test_a_failure_leaves_neither_a_half_folder_nor_a_damaged_old_one(tmp_path):
+    image = an_image()
+    target = tmp_path / "eye"
+    with atomic_path(target) as partial:
+        result_files(image).write(partial, facts_of(image))
+    before = {p.name: p.read_bytes() for p in target.iterdir()}
+    with pytest.raises(OutputError, match="eye"), atomic_path(target) as partial:
+        result_files(image).write(partial, facts_of(image))
+        raise OSError(28, "No space left on device")
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["eye"]

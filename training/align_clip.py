@@ -1,0 +1,125 @@
+"""Stage 1b: fit CLIP's image projection again after the mask head has tuned the trunk.
+
+``python -m training.align_clip --init SEGMENTER_RUN/final.pt --out RUN``
+
+Trunk and text tower are frozen; only the projection and the temperature are
+fitted, on features of the whole field at the size that inference uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from napari_claps.field import cut, scaled_batch
+from napari_claps.models.clip import RetinalClip
+from napari_claps.types import Modality
+from napari_claps.views import FIELD_SIDE, MULTIPLE, Tile
+from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
+from training.augment import augment_photometry
+from training.captions import Labels, caption, parse_labels
+from training.data import data_root, is_held_out, read_rgb, segmentation_records
+from training.pretrain_clip import contrastive_loss
+from training.run import Run, load_config
+from training.train_segmenter import load_clip
+
+
+def labelled_images(per_group: int, rng: random.Random) -> list[tuple[Path, Labels, bool]]:
+    """At most `per_group` images of each data set and label: path, labels, and whether held out."""
+    root = data_root()
+    groups: dict[tuple[str, str], list[tuple[Path, Labels, bool]]] = {}
+    with (root / "pretraining.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["modality"] in set(Modality):
+                path = root / row["image"]
+                groups.setdefault((row["dataset"], row["labels"]), []).append(
+                    (path, parse_labels(row["modality"], row["labels"]), is_held_out(row["dataset"], path.stem)))
+    for record in segmentation_records("train"):
+        present = frozenset(record.masks)
+        labels = Labels(record.modality, present, frozenset(record.targets) - present)
+        groups.setdefault((record.dataset, ""), []).append(
+            (record.image, labels, is_held_out(record.dataset, record.stem)))
+    return [item for group in groups.values() for item in rng.sample(group, min(per_group, len(group)))]
+
+
+@torch.inference_mode()
+def pooled_features(clip: RetinalClip, paths: list[Path], rng: random.Random, *, augment: bool) -> Tensor:
+    """Features (N, C) before the projection, of whole fields."""
+    rows = []
+    for path in tqdm(paths, desc="features", mininterval=10):
+        batch = scaled_batch([read_rgb(path).astype(np.float32) / 255], FIELD_SIDE, "cpu")
+        height, width = (-(-n // MULTIPLE) * MULTIPLE for n in batch.shape[-2:])
+        view = cut(batch, Tile(0, 0, height, width))
+        view = augment_photometry(view, rng) if augment else view
+        image = ((view - clip.mean) / clip.std).contiguous(memory_format=torch.channels_last)
+        visual = clip.model.visual
+        rows.append(visual.trunk.forward_head(visual.trunk.forward_features(image))[0])
+    return torch.stack(rows)
+
+
+def train(config: dict, out: Path, init: Path) -> Path:
+    """Run the stage; returns the checkpoint written."""
+    run = Run(out, config)
+    rng = random.Random(config["seed"])
+    clip, state = load_clip(init)
+    clip.requires_grad_(False).eval()
+    items = labelled_images(config["per_group"], rng)
+    fit, held = [i for i in items if not i[2]], [i for i in items if i[2]]
+    features = torch.cat([pooled_features(clip, [i[0] for i in fit], rng, augment=a) for a in (False, True)])
+    labels = [i[1] for i in fit] * 2
+    held_features = pooled_features(clip, [i[0] for i in held], rng, augment=False)
+
+    features, held_features = features.clone(), held_features.clone()
+    head = clip.model.visual.head
+    head.requires_grad_(True)
+    clip.model.logit_scale.requires_grad_(True)
+    optimizer = torch.optim.AdamW([*head.parameters(), clip.model.logit_scale], lr=config["lr"], weight_decay=0.05)
+    by_modality: dict[Modality, list[int]] = {}
+    for i, label in enumerate(labels):
+        by_modality.setdefault(label.modality, []).append(i)
+    for step in run.steps(0, config["steps"]):
+        batch = [rng.choice(by_modality[rng.choice(list(by_modality))]) for _ in range(config["batch"])]
+        keys = list(dict.fromkeys(
+            (labels[i].modality, rng.choice(sorted(labels[i].true)) if labels[i].true and rng.random() < 0.5 else "")
+            for i in batch))
+        relation = torch.tensor([[labels[i].relation(k) for k in keys] for i in batch])
+        with torch.no_grad():
+            texts = clip.encode_text([caption(k, rng) for k in keys])
+        loss = contrastive_loss(F.normalize(head(features[batch]), dim=-1), texts, relation, clip.scale)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        run.log(step, loss=loss.item())
+    with torch.no_grad():
+        signatures = F.normalize(torch.stack([
+            clip.encode_text([t.format(signature=m.signature) for t in MODALITY_TEMPLATES]).mean(0)
+            for m in MODALITIES.values()]), dim=-1)
+        best = (F.normalize(head(held_features), dim=-1) @ signatures.T).argmax(1).tolist()
+    right = sum(list(MODALITIES)[b] == i[1].modality for b, i in zip(best, held, strict=True))
+    run.log(config["steps"], modality_accuracy_held_out=right / len(held), n=len(held))
+    return run.finish(clip, arch={"clip": state["arch"]["clip"]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--init", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    a.out.mkdir(parents=True, exist_ok=True)
+    import shutil
+
+    shutil.copytree(a.init.parent / "text", a.out / "text", dirs_exist_ok=True)
+    train(load_config(a.config), a.out, a.init)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The real images: which ones, read once, and the part of ``train`` that is held out.
+
+The folder is named by the environment variable ``CLAPS_DATA``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from napari_claps.errors import InputError
+from napari_claps.types import Modality
+
+HELD_OUT_PERCENT = 15
+
+
+def data_root() -> Path:
+    """Folder of the images.
+
+    Raises
+    ------
+    InputError
+        If ``CLAPS_DATA`` is not set, or its folder has no ``segmentation.csv``.
+    """
+    value = os.environ.get("CLAPS_DATA")
+    if not value:
+        raise InputError("CLAPS_DATA is not set; it must name the folder with segmentation.csv and pretraining.csv.")
+    root = Path(value)
+    if not (root / "segmentation.csv").is_file():
+        raise InputError(f"CLAPS_DATA = {root}: there is no segmentation.csv in it.")
+    return root
+
+
+def is_held_out(dataset: str, stem: str) -> bool:
+    """Whether an image of ``train`` is kept for choosing thresholds and checkpoints, by a hash of its name."""
+    digest = hashlib.sha256(f"{dataset}/{stem}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image: `targets` lists what was annotated, `masks` the files of what is present."""
+
+    dataset: str
+    modality: Modality
+    image: Path
+    targets: tuple[str, ...]
+    masks: dict[str, Path]
+    field_of_view: Path | None = None
+
+    @property
+    def stem(self) -> str:
+        return self.image.stem
+
+
+def segmentation_records(split: str, *, held_out: bool | None = None, datasets: tuple[str, ...] = ()) -> list[Record]:
+    """List the images with masks.
+
+    Parameters
+    ----------
+    split : {"train", "val"}
+    held_out : bool or None
+        Restrict ``train`` to the held-out part (True) or to the rest (False).
+    datasets : tuple of str
+        Restrict to these; empty means all.
+
+    Raises
+    ------
+    InputError
+        If nothing is left, or a listed image is missing.
+    """
+    root = data_root()
+    records = []
+    with (root / "segmentation.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            image = root / row["image"]
+            dataset = row["dataset"]
+            if row["split"] != split or (datasets and dataset not in datasets):
+                continue
+            if held_out is not None and is_held_out(dataset, image.stem) != held_out:
+                continue
+            if not image.is_file():
+                raise InputError(f"{root / 'segmentation.csv'}: the image {row['image']} is missing.")
+            listed = row["targets"].split()
+            masks = {t: root / "segmentation" / dataset / "masks" / t / f"{image.stem}.png" for t in listed}
+            fov = masks.pop("fov", None)
+            records.append(Record(
+                dataset, Modality(row["modality"]), image, tuple(t for t in listed if t != "fov"),
+                {t: p for t, p in masks.items() if p.is_file()}, fov if fov and fov.is_file() else None,
+            ))
+    if not records:
+        raise InputError(f"{root}: no image of split {split!r}" + (f" in {', '.join(datasets)}." if datasets else "."))
+    return records
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Return (y, x, 3) uint8."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Return (y, x) bool.
+
+    Raises
+    ------
+    InputError
+        If its size differs from `shape`.
+    """
+    with Image.open(path) as image:
+        mask = np.asarray(image.convert("L")) > 127
+    if mask.shape != shape:
+        raise InputError(f"{path}: the mask has {mask.shape} pixels, its image {shape}.")
+    return mask

@@ -1,0 +1,179 @@
+"""How good a bundle is on the real images: only the image and the target names are given.
+
+``python -m training.evaluate --bundle claps-tiny --split val --out REPORT`` writes into REPORT
+
+* ``scores.csv``: one row per image and target; ``images.csv``: modality and seconds per image,
+* ``summary.csv`` and ``summary.json``: per data set and target, with counts and intervals,
+* ``report.md``: the same to read, and ``worst/``: the three worst images of each target.
+
+The pictures show real images: REPORT does not belong into the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from napari_claps.errors import ClapsError
+from napari_claps.evaluate import ImageScore, match_boxes, object_boxes, score_masks
+from napari_claps.io import read
+from napari_claps.pipeline import Pipeline
+from napari_claps.settings import Settings
+from napari_claps.types import RetinalImage, SliceResult
+from napari_claps.vocabulary import TARGETS, Kind
+from training.data import Record, read_mask, segmentation_records
+from training.report import Failure, write_report
+
+WORST = 3
+"""Images drawn per target."""
+
+
+@dataclass
+class Evaluation:
+    """Everything measured on some images.
+
+    `images` has one row per image; `not_in_bundle` counts the annotated targets that the bundle was not made for.
+    """
+
+    scores: list[ImageScore] = field(default_factory=list)
+    images: list[dict[str, object]] = field(default_factory=list)
+    worst: dict[str, list[Failure]] = field(default_factory=dict)
+    not_in_bundle: dict[str, int] = field(default_factory=dict)
+
+    def add(self, pipeline: Pipeline, record: Record) -> None:
+        """Run the pipeline on one image and score every annotated target."""
+        manifest = pipeline.bundle.manifest
+        known = [t for t in record.targets if manifest.pair(record.modality, t)]
+        for target in set(record.targets) - set(known):
+            name = f"{record.modality} {target}"
+            self.not_in_bundle[name] = self.not_in_bundle.get(name, 0) + 1
+        image = read(record.image)
+        start = time.perf_counter()
+        guess = pipeline.detect_modality(image)
+        # With the wrong modality some targets are refused: nothing is found, and that counts.
+        asked = [t for t in known if manifest.pair(guess.modality, t)]
+        result = next(iter(pipeline.run(image, asked, modality=guess))) if asked else None
+        seconds = time.perf_counter() - start
+        self.images.append(
+            {
+                "dataset": record.dataset,
+                "image": record.stem,
+                "modality": str(record.modality),
+                "detected": str(guess.modality),
+                "probability": guess.probability,
+                "right": guess.modality is record.modality,
+                "targets": len(asked),
+                "seconds": seconds,
+            }
+        )
+        field_of_view = read_mask(record.field_of_view, image.plane_shape) if record.field_of_view else None
+        for target in known:
+            self._score(record, target, image, result if target in asked else None, field_of_view)
+
+    def _score(
+        self,
+        record: Record,
+        target: str,
+        image: RetinalImage,
+        result: SliceResult | None,
+        field_of_view: np.ndarray | None,
+    ) -> None:
+        empty = np.zeros(image.plane_shape, bool)
+        truth = read_mask(record.masks[target], image.plane_shape) if target in record.masks else empty
+        predicted = result.masks[target] > 0 if result else empty
+        kind = TARGETS[target].kind
+        boxes = [b for b in result.boxes if b.label == target] if result else []
+        match = match_boxes(
+            np.array([(b.y0, b.x0, b.y1, b.x1) for b in boxes]), np.array([b.score for b in boxes]), object_boxes(truth)
+        )
+        score = ImageScore(
+            dataset=record.dataset,
+            image=record.stem,
+            target=target,
+            masks=score_masks(
+                predicted, truth, field=field_of_view, spacing=image.plane_spacing, centreline=kind is Kind.TREE
+            ),
+            presence=float(result.presence[target]) if result else 0.0,
+            boxes=(match,) if kind in (Kind.OBJECT, Kind.LESION) else (),
+        )
+        self.scores.append(score)
+        if score.masks.present:
+            worst = self.worst.setdefault(target, [])
+            heapq.heappush(worst, Failure(score.masks.dice, record, predicted, truth))
+            if len(worst) > WORST:
+                heapq.heappop(worst)
+
+
+def evaluate(pipeline: Pipeline, records: Iterable[Record]) -> Evaluation:
+    """Run the pipeline on every image, with its settings, and compare with the masks.
+
+    A target that the image's data set did not annotate is unknown and not looked for; an annotated one without
+    a mask is absent. Vessels count inside the field of view, where there is one.
+    """
+    evaluation = Evaluation()
+    progress = tqdm(list(records), unit="image", mininterval=2)
+    for record in progress:
+        progress.set_description(record.dataset, refresh=False)
+        evaluation.add(pipeline, record)
+    return evaluation
+
+
+def first_of_each(records: Sequence[Record], limit: int | None) -> list[Record]:
+    """At most `limit` images of each data set, for a quick look."""
+    seen: dict[str, int] = {}
+    chosen = []
+    for record in records:
+        seen[record.dataset] = seen.get(record.dataset, 0) + 1
+        if limit is None or seen[record.dataset] <= limit:
+            chosen.append(record)
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default=Settings().bundle, help="name or folder (default: %(default)s)")
+    parser.add_argument("--split", choices=("val", "train"), default="val")
+    parser.add_argument("--holdout", action="store_true", help="with --split train: only its held-out part")
+    parser.add_argument("--dataset", action="append", default=[], help="restrict to this data set; may be repeated")
+    parser.add_argument("--limit", type=int, help="at most so many images of each data set")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--out", type=Path, required=True, metavar="REPORT")
+    options = parser.parse_args(arguments)
+    if options.holdout and options.split != "train":
+        parser.error("--holdout is a part of --split train")
+    try:
+        records = segmentation_records(
+            options.split, held_out=True if options.holdout else None, datasets=tuple(options.dataset)
+        )
+        pipeline = Pipeline.from_settings(Settings(bundle=options.bundle, device=options.device))
+        evaluation = evaluate(pipeline, first_of_each(records, options.limit))
+        manifest = pipeline.bundle.manifest
+        about = {
+            "bundle": manifest.name,
+            "version": manifest.version,
+            "sha256": manifest.sha256,
+            "part": f"{options.split}{', held out' if options.holdout else ''}",
+            "limit": options.limit,
+            "device": str(pipeline.bundle.device),
+        }
+        if evaluation.not_in_bundle:
+            about["not_in_bundle"] = evaluation.not_in_bundle
+        write_report(options.out, about, evaluation.scores, evaluation.images, evaluation.worst, seed=options.seed)
+        print((options.out / "report.md").read_text(encoding="utf-8"))
+    except ClapsError as error:
+        print(f"training.evaluate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

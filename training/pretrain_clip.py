@@ -1,0 +1,190 @@
+"""Stage 1: contrastive pre-training of the retinal CLIP over all modalities.
+
+``python -m training.pretrain_clip --config training/configs/clip.toml --out RUN``
+
+The loss is the contrastive one with several positives per caption (UniCL,
+arXiv 2204.03610): every image that a caption fits counts as positive, and
+images for which it is unknown are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_claps.models.clip import ClipConfig, RetinalClip
+from napari_claps.types import Modality
+from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
+from training.augment import augment_photometry
+from training.captions import Key, Labels, caption, parse_labels
+from training.data import data_root, read_rgb, segmentation_records
+from training.run import Run, load_config
+from training.text_base import load_imagenet, load_minilm, write_text_folder
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image (y, x, 3) uint8 of at most `size` pixels a side, with its labels."""
+
+    image: np.ndarray
+    labels: Labels
+    held_out: bool
+
+
+def load_examples(size: int) -> list[Example]:
+    """Read the images of both lists; the held-out fifth is chosen by file name."""
+    from training.data import is_held_out
+
+    root = data_root()
+    examples = []
+    with (root / "pretraining.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["modality"] not in set(Modality):
+                continue
+            path = root / row["image"]
+            examples.append(Example(shrink(read_rgb(path), size), parse_labels(row["modality"], row["labels"]),
+                                    is_held_out(row["dataset"], path.stem)))
+    for record in segmentation_records("train"):
+        present = frozenset(record.masks)
+        labels = Labels(record.modality, present, frozenset(record.targets) - present)
+        examples.append(Example(shrink(read_rgb(record.image), size), labels,
+                                is_held_out(record.dataset, record.stem)))
+    return examples
+
+
+def shrink(image: np.ndarray, size: int) -> np.ndarray:
+    """Scale the long side to `size`; the aspect stays."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    factor = size / max(height, width)
+    shape = (max(32, round(width * factor)), max(32, round(height * factor)))
+    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
+
+
+def make_batch(examples: list[Example], size: tuple[int, int], rng: random.Random) -> Tensor:
+    """Random resized crops (B, 3, H, W) in [0, 1], nearly the whole field each."""
+    views = []
+    for example in examples:
+        height, width = example.image.shape[:2]
+        keep = rng.uniform(0.75, 1.0)
+        h, w = max(16, int(height * keep)), max(16, int(width * keep))
+        y, x = rng.randint(0, height - h), rng.randint(0, width - w)
+        crop = torch.from_numpy(example.image[y:y + h, x:x + w].copy()).permute(2, 0, 1)[None].float() / 255
+        view = F.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True)[0]
+        views.append(view.flip(-1) if rng.random() < 0.5 else view)
+    return torch.stack(views)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, relation: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric contrastive loss with several positives.
+
+    Parameters
+    ----------
+    images, texts : Tensor
+        (B, D) and (N, D) unit vectors.
+    relation : Tensor
+        (B, N) 1 where the text fits the image, 0 where not, -1 where unknown.
+    """
+    logits = (scale * images @ texts.T).masked_fill(relation < 0, float("-inf"))
+    positive = (relation > 0).float()
+    losses = []
+    for axis in (0, 1):
+        log_p = logits.log_softmax(dim=axis).masked_fill(relation < 0, 0.0)
+        count = positive.sum(axis)
+        losses.append((-(log_p * positive).sum(axis) / count.clamp(min=1))[count > 0].mean())
+    return (losses[0] + losses[1]) / 2
+
+
+@torch.no_grad()
+def modality_accuracy(clip: RetinalClip, examples: list[Example], size: tuple[int, int]) -> float:
+    """Zero-shot accuracy of the modality against its signatures."""
+    clip.eval()
+    texts = torch.stack([
+        F.normalize(clip.encode_text([t.format(signature=terms.signature) for t in MODALITY_TEMPLATES]).mean(0), dim=0)
+        for terms in MODALITIES.values()
+    ])
+    order = list(MODALITIES)
+    right = 0
+    for start in range(0, len(examples), 32):
+        chunk = examples[start:start + 32]
+        views = torch.cat([F.interpolate(torch.from_numpy(e.image.copy()).permute(2, 0, 1)[None].float() / 255, size,
+                                         mode="bilinear", antialias=True) for e in chunk])
+        best = (clip.encode_image(views).embedding @ texts.T).argmax(1).tolist()
+        right += sum(order[b] == e.labels.modality for b, e in zip(best, chunk, strict=True))
+    return right / len(examples)
+
+
+def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
+    """Run the stage; returns the checkpoint written."""
+    run = Run(out, config)
+    rng = random.Random(config["seed"])
+    text_folder = out / "text"
+    kept = write_text_folder(text_folder, layers=config["text_layers"])
+    clip = RetinalClip(ClipConfig(config["trunk"], config["embed_dim"]), text_folder)
+    load_imagenet(clip)
+    load_minilm(clip, kept)
+    clip = clip.to(run.device, memory_format=torch.channels_last)
+    examples = load_examples(config["cache_size"])
+    fit = [e for e in examples if not e.held_out]
+    held_out = [e for e in examples if e.held_out]
+    by_modality = {m: [e for e in fit if e.labels.modality == m] for m in Modality}
+    modalities = [m for m, found in by_modality.items() if found]
+    weights = [len(by_modality[m]) ** 0.5 for m in modalities]
+
+    trunk = list(clip.model.visual.trunk.parameters())
+    trunk_ids = {id(p) for p in trunk}
+    text = list(clip.text_transformer.parameters())
+    text_ids = {id(p) for p in text}
+    new = [p for p in clip.parameters() if id(p) not in trunk_ids | text_ids]
+    optimizer = torch.optim.AdamW([
+        {"params": trunk, "lr": config["lr"] * 0.3}, {"params": text, "lr": config["lr"] * 0.1},
+        {"params": new, "lr": config["lr"]}], weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [g["lr"] for g in optimizer.param_groups], total_steps=config["steps"], pct_start=0.1)
+    first = run.resume(clip, optimizer, schedule, rng)
+    size = tuple(config["view"])
+
+    for step in run.steps(first, config["steps"]):
+        clip.train()
+        batch = [rng.choice(by_modality[m]) for m in rng.choices(modalities, weights, k=config["batch"])]
+        keys: list[Key] = []
+        for example in batch:
+            options = sorted(example.labels.true)
+            label = rng.choice(options) if options and rng.random() < 0.75 else ""
+            keys.append((example.labels.modality, label))
+        keys = list(dict.fromkeys(keys))
+        relation = torch.tensor([[e.labels.relation(k) for k in keys] for e in batch], device=run.device)
+        views = augment_photometry(make_batch(batch, size, rng).to(run.device), rng)
+        texts = clip.encode_text([caption(k, rng) for k in keys])
+        loss = contrastive_loss(clip.encode_image(views).embedding, texts, relation, clip.scale)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        run.log(step, loss=loss.item())
+        if run.is_due(step, config["save_every"], config["steps"]):
+            run.save(step + 1, clip, optimizer, schedule, rng)
+    run.log(config["steps"], modality_accuracy_held_out=modality_accuracy(clip, held_out, size), n=len(held_out))
+    return run.finish(clip, arch={"clip": {"trunk": config["trunk"], "embed_dim": config["embed_dim"]}})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    train(load_config(arguments.config), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

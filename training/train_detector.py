@@ -1,0 +1,180 @@
+"""Stage 3: the detector on the frozen encoders.
+
+``python -m training.train_detector --config training/configs/detector.toml --init RUN/final.pt --out RUN``
+
+`--init` is the checkpoint of the stage that changed the trunk last. Resumes
+from ``last.pt`` in the output folder. At the end the boxes are scored on the
+held-out part of ``train``: ``detector.json`` has average precision, threshold,
+recall and false alarms of every modality and target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+from tqdm import tqdm
+
+from napari_claps.models.clip import STRIDES, RetinalClip
+from napari_claps.models.detector import DetectorConfig, RetinalDetector
+from napari_claps.views import plan_tiles
+from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text
+from training.data import segmentation_records
+from training.detection_data import Pair, compact_images, detection_batch, has_boxes, mask_boxes
+from training.detection_loss import assign_cells, detection_loss
+from training.detection_metrics import BoxScores
+from training.run import Run, load_config, save_atomically
+from training.sampler import CachedImage, ViewSampler, cache_record, synthetic_images
+from training.train_segmenter import AveragedModel, load_clip
+
+FIRST_LEVEL = STRIDES.index(8)
+"""The detector uses the trunk's features from stride 8 on."""
+
+
+def train(config: dict[str, Any], out: Path, init: Path) -> Path:
+    """Run the stage; returns the checkpoint written."""
+    run = Run(out, config)
+    rng = random.Random(config["seed"])
+    clip, state = load_clip(init)
+    if not (out / "text").exists():
+        shutil.copytree(init.parent / "text", out / "text")
+    clip = clip.to(run.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    detector = build_detector(clip, config.get("detector", {})).to(run.device)
+    sampler = make_sampler(config)
+
+    optimizer = torch.optim.AdamW(list(detector.head_parameters()), config["lr"], weight_decay=config["weight_decay"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config["lr"], total_steps=config["steps"], pct_start=0.08)
+    average = AveragedModel(detector, config["average"])
+    both = nn.ModuleList([detector, average.model])
+    first = run.resume(both, optimizer, schedule, rng)
+    detector.train()
+    for step in run.steps(first, config["steps"]):
+        losses = batch_losses(clip, detector, sampler, config["batch"], rng)
+        loss = sum(losses.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(detector.head_parameters()), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update(detector)
+        run.log(step, loss=loss.item(), **{name: value.item() for name, value in losses.items()})
+        if run.is_due(step, config["save_every"], config["steps"]):
+            run.save(step + 1, both, optimizer, schedule, rng)
+    path = out / "final.pt"
+    save_atomically({
+        "arch": {**state["arch"], "detector": asdict(detector.config)}, "config": config,
+        "clip": clip.state_dict(), "detector": average.model.head_state_dict(),
+    }, path)
+    run.draw_curves()
+    scores = evaluate(clip, average.model.eval(), held_out_images(config))
+    (out / "detector.json").write_text(json.dumps(scores, indent=1))
+    return path
+
+
+def build_detector(clip: RetinalClip, settings: dict[str, Any]) -> RetinalDetector:
+    """A new detector for the features and the text encoder of `clip`."""
+    config = DetectorConfig(**{"channels": clip.channels[FIRST_LEVEL:], **settings})
+    detector = RetinalDetector(config, clip.text_transformer, clip.tokenizer)
+    detector.bert.requires_grad_(False)
+    return detector
+
+
+def held_out_images(config: dict[str, Any]) -> list[CachedImage]:
+    """The held-out part of ``train``, as far as it has compact targets."""
+    records = segmentation_records("train", held_out=True, datasets=tuple(config.get("datasets", ())))
+    return compact_images([c for r in records if any(map(has_boxes, r.targets)) for c in cache_record(r)])
+
+
+def make_sampler(config: dict[str, Any]) -> ViewSampler:
+    """Views of the training images that have compact targets."""
+    records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
+    records = [r for r in records if any(map(has_boxes, r.targets))]
+    images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
+    images += synthetic_images(config["synthetic"], config["seed"])
+    return ViewSampler(compact_images(images), weights=config["weights"], views=config["views"],
+                       oct_share=config["oct_share"], max_prompts=config["max_prompts"])
+
+
+def batch_losses(
+    clip: RetinalClip, detector: RetinalDetector, sampler: ViewSampler, size: int, rng: random.Random
+) -> dict[str, Tensor]:
+    """Draw a batch and return its losses by name."""
+    batch = detection_batch(sampler.batch(size, rng))
+    device = detector.feat_map.weight.device
+    truths = [t.to(device) for t in batch.truths]
+    known = batch.known.to(device)
+    features = encode(clip, batch.images.to(device))
+    text = detector.encode_text([wording(pair, rng) for pair in batch.pairs])
+    assignment = assign_cells(truths, [(f.shape[-2], f.shape[-1]) for f in features])
+    output = detector(features, text, known, assignment.cells)
+    return detection_loss(output, truths, known, assignment)
+
+
+@torch.no_grad()
+def encode(clip: RetinalClip, views: Tensor) -> tuple[Tensor, ...]:
+    """Feature maps of the frozen trunk for the detector."""
+    return clip.encode_image(views).levels[FIRST_LEVEL:]
+
+
+def wording(pair: Pair, rng: random.Random) -> str:
+    """One wording of a class text; the first, used at inference, as often as all others together."""
+    modality, target = pair
+    template = TEMPLATES[0] if rng.random() < 0.5 else rng.choice(TEMPLATES)
+    return class_text(TARGETS[target], modality, template)
+
+
+@torch.no_grad()
+def evaluate(clip: RetinalClip, detector: RetinalDetector, images: Sequence[CachedImage]) -> dict[str, dict]:
+    """Scores by modality and target, over the tiles in which the images are seen at inference."""
+    device = detector.feat_map.weight.device
+    collected: dict[Pair, BoxScores] = {}
+    for item in tqdm(images, desc="held out", mininterval=10):
+        texts = [class_text(TARGETS[t], item.modality) for t in item.targets]
+        text = detector.encode_text(texts)
+        height, width = item.image.shape[:2]
+        for tile in plan_tiles((height, width)):
+            size = (tile.height, tile.width)
+            view = _cut(item.image, tile.y, tile.x, size)
+            pixels = torch.from_numpy(view).permute(2, 0, 1)[None].float().to(device) / 255
+            found = detector.detect(encode(clip, pixels), text, view_size=size, threshold=0.01)[0]
+            for index, target in enumerate(item.targets):
+                mine = found.text == index
+                truth = np.zeros((0, 4), np.float32)
+                if target in item.masks:
+                    truth = mask_boxes(_cut(item.masks[target], tile.y, tile.x, size) > 127)
+                corners = box_convert(torch.from_numpy(truth), "cxcywh", "xyxy")
+                corners = corners * torch.tensor([tile.width, tile.height] * 2)
+                scores = collected.setdefault((item.modality, target), BoxScores())
+                scores.add(found.boxes[mine].cpu(), found.scores[mine].cpu(), corners)
+    return {f"{modality}/{target}": s.report() for (modality, target), s in sorted(collected.items())}
+
+
+def _cut(array: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
+    """A tile, with zeros beyond the border."""
+    tile = array[y:y + size[0], x:x + size[1]]
+    padding = [(0, size[0] - tile.shape[0]), (0, size[1] - tile.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(tile, padding)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--init", type=Path, required=True, help="final.pt of the stage before")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    train(load_config(arguments.config), arguments.out, arguments.init)
+
+
+if __name__ == "__main__":
+    main()

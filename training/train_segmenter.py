@@ -1,0 +1,247 @@
+"""Stage 2: the mask head on the pre-trained encoder, which is tuned along at a lower rate.
+
+``python -m training.train_segmenter --config training/configs/segmenter.toml --init CLIP_RUN/final.pt --out RUN``
+
+Loss: binary cross-entropy and Dice of every prompted mask, presence and IoU
+heads. Only annotated targets are prompted, so a target that nobody annotated
+is unknown and not background; annotated but absent ones are prompted too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from napari_claps.models.clip import ClipConfig, RetinalClip
+from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, RetinalSam, SegmenterConfig
+from napari_claps.types import Modality
+from napari_claps.vocabulary import TARGETS, TEMPLATES, Kind, class_text
+from training.data import segmentation_records
+from training.run import Run, load_checkpoint, load_config
+from training.sampler import ViewBatch, ViewSampler, cache_record, synthetic_images
+
+
+class TextBank:
+    """Embeddings of every wording of every class text, from the frozen text encoder."""
+
+    def __init__(self, clip: RetinalClip) -> None:
+        self._texts: dict[tuple[Modality, str], Tensor] = {}
+        with torch.no_grad():
+            for target in TARGETS.values():
+                for modality in target.modalities:
+                    texts = [class_text(target, modality, t) for t in TEMPLATES]
+                    self._texts[modality, target.id] = clip.encode_text(texts)
+
+    def draw(self, batch: ViewBatch, rng: random.Random) -> Tensor:
+        """One wording (P, D) per prompt; the first, used at inference, as often as all others together."""
+        rows = []
+        for view, target in batch.prompts:
+            bank = self._texts[batch.modalities[view], target]
+            rows.append(bank[0 if rng.random() < 0.5 else rng.randrange(len(bank))])
+        return torch.stack(rows)
+
+
+def spatial_prompts(batch: ViewBatch, rng: random.Random, share: float) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
+    """Draw a box or a point for some of the present, compact targets.
+
+    Returns
+    -------
+    rows : list of int
+        The prompts of the batch they belong to.
+    boxes : Tensor
+        (R, 4) jittered x0, y0, x1, y1; NaN where a point was drawn.
+    points, labels : Tensor
+        (R, 1, 2) x, y and (R, 1); label -1 where a box was drawn.
+    masks : Tensor
+        (R, H, W) the object meant.
+    """
+    from skimage.measure import label
+
+    rows, boxes, points, labels, masks = [], [], [], [], []
+    for row, (_, target) in enumerate(batch.prompts):
+        if TARGETS[target].kind in (Kind.TREE, Kind.BAND) or rng.random() > share:
+            continue
+        objects = label((batch.masks[row] > 0.5).cpu().numpy(), connectivity=2)
+        count = int(objects.max())
+        if not count:
+            continue
+        mine = torch.from_numpy(objects == rng.randint(1, count)).to(batch.masks.device)
+        ys, xs = torch.nonzero(mine, as_tuple=True)
+        y0, y1, x0, x1 = int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
+        height, width = y1 - y0, x1 - x0
+        jitter = [rng.gauss(0, 0.07) for _ in range(4)]
+        rows.append(row)
+        if rng.random() < 0.7:
+            boxes.append([x0 + jitter[0] * width, y0 + jitter[1] * height,
+                          x1 + jitter[2] * width, y1 + jitter[3] * height])
+            points.append([[0.0, 0.0]])
+            labels.append([-1.0])
+            inside = torch.zeros_like(mine)
+            inside[y0:y1, x0:x1] = True
+            masks.append(batch.masks[row] * inside)  # all of the target that lies in the box
+        else:
+            pick = rng.randrange(len(ys))
+            boxes.append([float("nan")] * 4)
+            points.append([[float(xs[pick]), float(ys[pick])]])
+            labels.append([1.0])
+            masks.append(batch.masks[row] * mine)
+    device = batch.masks.device
+    stacked = torch.stack(masks) if masks else torch.empty(0, *batch.masks.shape[1:], device=device)
+    return (rows, torch.tensor(boxes, device=device).reshape(-1, 4), torch.tensor(points, device=device).reshape(-1, 1, 2),
+            torch.tensor(labels, device=device).reshape(-1, 1), stacked)
+
+
+def mask_loss(prediction: MaskPrediction, masks: Tensor) -> dict[str, Tensor]:
+    """Losses of P predictions against masks (P, H, W) in [0, 1] at the view's resolution."""
+    truth = F.avg_pool2d(masks[:, None], 2)[:, 0]
+    logits = prediction.logits
+    present = truth.flatten(1).amax(1) > 0.5
+    cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
+    p = logits.sigmoid()
+    overlap = (p * truth).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (p.sum((1, 2)) + truth.sum((1, 2)) + 1)
+    with torch.no_grad():
+        hard, solid = p > 0.5, truth > 0.5
+        union = (hard | solid).sum((1, 2))
+        iou = torch.where(union > 0, (hard & solid).sum((1, 2)) / union.clamp(min=1), torch.ones_like(dice))
+    return {
+        "cross": cross.mean(),
+        "dice": dice[present].mean() if present.any() else logits.sum() * 0,
+        "presence": F.binary_cross_entropy_with_logits(prediction.presence, present.float()),
+        "iou": F.mse_loss(prediction.iou, iou),
+    }
+
+
+def freeze_encoder(clip: RetinalClip, blocks: int) -> None:
+    """Freeze the text tower, all batch statistics, and the stem with the first blocks of the trunk."""
+    for p in clip.parameters():
+        p.requires_grad_(False)
+    trunk = clip.model.visual.trunk
+    for block in trunk.blocks[blocks:]:
+        for p in block.parameters():
+            p.requires_grad_(True)
+    clip.eval()
+
+
+def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[RetinalClip, dict[str, Any]]:
+    """Build the CLIP model of a checkpoint; its text folder lies beside it unless given."""
+    state = load_checkpoint(checkpoint)
+    clip = RetinalClip(ClipConfig(**state["arch"]["clip"]), text_folder or checkpoint.parent / "text")
+    clip.load_state_dict(state["clip"] if "clip" in state else state["model"])
+    return clip, state
+
+
+def train(config: dict[str, Any], out: Path, init: Path) -> Path:
+    """Run the stage; returns the checkpoint written."""
+    run = Run(out, config)
+    rng = random.Random(config["seed"])
+    clip, state = load_clip(init)
+    if not (out / "text").exists():
+        import shutil
+        shutil.copytree(init.parent / "text", out / "text")
+    seg_config = SegmenterConfig(**config.get("segmenter", {}))
+    sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
+    freeze_encoder(clip, config["frozen_blocks"])
+    bank = TextBank(clip)
+    records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
+    images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
+    images += synthetic_images(config["synthetic"], config["seed"])
+    sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"])
+
+    tuned = [p for p in clip.parameters() if p.requires_grad]
+    tuned_ids = {id(p) for p in clip.parameters()}
+    new = [p for p in sam.parameters() if id(p) not in tuned_ids]
+    optimizer = torch.optim.AdamW([{"params": tuned, "lr": config["lr"] * config["trunk_rate"]},
+                                   {"params": new, "lr": config["lr"]}], weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [g["lr"] for g in optimizer.param_groups], total_steps=config["steps"], pct_start=0.08)
+    average = AveragedModel(sam, config["average"])
+    both = nn.ModuleList([sam, average.model])
+    first = run.resume(both, optimizer, schedule, rng)
+
+    for step in run.steps(first, config["steps"]):
+        batch = sampler.batch(config["batch"], rng)
+        views = batch.images.to(run.device)
+        batch = ViewBatch(views, batch.modalities, batch.prompts, batch.masks.to(run.device))
+        maps = sam.decode_pixels(clip.encode_image(views))
+        index = torch.tensor([v for v, _ in batch.prompts], device=run.device)
+        text = bank.draw(batch, rng).to(run.device)
+        rows, boxes, points, labels, objects = spatial_prompts(batch, rng, config["spatial_share"])
+        # One batch of prompts: the texts alone, then those with a box or point, half of them without their text.
+        count = len(index)
+        extra_text = text[rows].clone()
+        extra_text[torch.rand(len(rows)) < 0.5] = float("nan")
+        nan_boxes = torch.full((count, 4), float("nan"), device=run.device)
+        prompts = MaskPrompts(
+            view=torch.cat([index, index[rows]]), text=torch.cat([text, extra_text]),
+            boxes=torch.cat([nan_boxes, boxes]),
+            points=torch.cat([torch.zeros(count, 1, 2, device=run.device), points]),
+            point_labels=torch.cat([-torch.ones(count, 1, device=run.device), labels]),
+        )
+        losses = mask_loss(sam.predict_masks(maps, prompts), torch.cat([batch.masks, objects]))
+        loss = losses["cross"] * config["cross_weight"] + losses["dice"] + 0.1 * losses["presence"] + 0.1 * losses["iou"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update(sam)
+        run.log(step, loss=loss.item(), **{k: v.item() for k, v in losses.items()})
+        if run.is_due(step, config["save_every"], config["steps"]):
+            run.save(step + 1, both, optimizer, schedule, rng)
+            write(run, average.model, config, state)
+    return write(run, average.model, config, state)
+
+
+def write(run: Run, sam: RetinalSam, config: dict[str, Any], state: dict[str, Any]) -> Path:
+    """Write ``final.pt``: encoder and mask head apart."""
+    from training.run import save_atomically
+
+    path = run.folder / "final.pt"
+    save_atomically({
+        "arch": {**state["arch"], "segmenter": asdict(sam.config)}, "config": config,
+        "clip": sam.image_encoder.clip.state_dict(), "segmenter": sam.head_state_dict(),
+    }, path)
+    run.draw_curves()
+    return path
+
+
+class AveragedModel:
+    """Running mean of the weights: better than the last ones when a run is short."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._decay = decay
+        self._count = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the current weights; faster in the beginning."""
+        self._count += 1
+        decay = min(self._decay, self._count / (self._count + 10))
+        own = dict(self.model.named_parameters())
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                own[name].lerp_(value, 1 - decay)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--init", type=Path, required=True, help="final.pt of pretrain_clip")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    train(load_config(arguments.config), arguments.out, arguments.init)
+
+
+if __name__ == "__main__":
+    main()
