@@ -16,6 +16,7 @@ from PIL import Image
 from napari_claps.batch import Status, segment_file, segment_files
 from napari_claps.errors import BundleError, InputError, OutputError, PromptError
 from napari_claps.jobs import Job, Options, folder_names, is_complete, plan
+from napari_claps.models.manifest import Pair
 from napari_claps.outputs import FILES
 from napari_claps.settings import Settings
 from napari_claps.slices import chosen_slices, parse_slices
@@ -31,7 +32,7 @@ class ThresholdManifest:
         return ["drusen", "retina"] if modality == Modality.OCT else []
 
     def pair(self, modality, target):
-        return SimpleNamespace(threshold=0.5) if target in self.targets(modality) else None
+        return Pair(modality, target) if target in self.targets(modality) else None
 
 
 class ThresholdPipeline:

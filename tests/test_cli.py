@@ -188,7 +188,8 @@ def test_settings_file_and_options_that_win(segment, photo, tmp_path):
     assert code == 0, err
     facts = json.loads((tmp_path / "out" / "photo" / "provenance.json").read_text())
     assert facts["modality"]["id"] == "oct"
-    assert facts["thresholds"] == {"drusen": 0.25}
+    assert facts["score_threshold"] == 0.25
+    assert list(facts["thresholds"]) == ["drusen"]
 
 
 def test_slices(segment, volume, tmp_path):
@@ -355,6 +356,7 @@ def test_interruption_leaves_no_half_result(segment, volume, tmp_path, monkeypat
     (["--target", "123"], ["'123'", "no letters"]),
     (["--target", "drusen", "--target", ""], ["''"]),
     (["--target", "vessel", "--modality", "oct"], ["vessel does not exist in an OCT B-scan", "drusen"]),
+    (["--modality", "faf"], ["faf", "knows no target", "cfp, oct"]),
     (["--modality", "xray"], ["Unknown modality 'xray'", "cfp", "oct"]),
     (["--method", "magic"], ["Unknown method 'magic'", "claps"]),
     (["--score-threshold", "1.5"], ["score_threshold = 1.5", "between 0 and 1"]),

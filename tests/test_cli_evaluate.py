@@ -13,11 +13,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_claps import cli_evaluate
+from napari_claps import cli, cli_evaluate
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.evaluate.files import find_truth, read_labels
 from napari_claps.evaluate.outputs import compare
-from napari_claps.outputs import ResultFolder
+from napari_claps.outputs import ResultFiles
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult, SpacingSource
 
 SHAPE = (32, 40)
@@ -293,12 +293,13 @@ def test_a_folder_of_the_real_writer_is_understood(tmp_path):
     )
     prompts = (Prompt("drusen", "drusen in an OCT B-scan", "drusen"), Prompt("shrm", "shrm in an OCT B-scan", "shrm"))
     guess = ModalityGuess(Modality.OCT, 0.9, "detected")
-    with ResultFolder(tmp_path / "out/scan", image, prompts, guess, [1, 2], model="tiny", version="1") as folder:
-        for i in (1, 2):
-            masks = {"drusen": disc(), "shrm": 0 * disc()}
-            boxes = (Box(8, 8, 24, 24, "drusen", 0.9, slice_index=i, instance=1),)
-            folder.add(SliceResult(i, guess, prompts, masks, boxes, {"drusen": 0.8, "shrm": 0.1 * i}, {}))
-        folder.finish({})
+    files = ResultFiles(image, prompts, guess, [1, 2], model="tiny", version="1")
+    for i in (1, 2):
+        masks = {"drusen": disc(), "shrm": 0 * disc()}
+        boxes = (Box(8, 8, 24, 24, "drusen", 0.9, slice_index=i, instance=1),)
+        files.add(SliceResult(i, guess, prompts, masks, boxes, {"drusen": 0.8, "shrm": 0.1 * i}, {}))
+    (tmp_path / "out").mkdir()
+    files.write(tmp_path / "out/scan", {})
     truth = np.stack([disc()] * 4)
     write_masks(tmp_path / "truth/scan.ome.tif", {"drusen": truth, "shrm": 0 * truth}, spacing=spacing)
     drusen, shrm = compare(tmp_path / "out/scan", tmp_path / "truth", name="scan")
@@ -307,3 +308,16 @@ def test_a_folder_of_the_real_writer_is_understood(tmp_path):
     assert [m.hits.tolist() for m in drusen.boxes] == [[True], [True]]
     assert (drusen.presence, shrm.presence) == (0.8, 0.2)
     assert not shrm.masks.present and not shrm.masks.found
+
+
+def test_segment_then_evaluate(tiny_bundle, tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(tmp_path / "eye.png")
+    arguments = ["segment", tmp_path / "eye.png", "-o", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu"]
+    assert cli.main([str(a) for a in (*arguments, "--modality", "cfp", "--target", "optic_disc")]) == 0
+    # Compared with itself, as when nobody corrected anything.
+    assert cli.main(["evaluate", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
+    assert "1 image compared" in capsys.readouterr().out
+    write_picture(tmp_path / "truth/masks/optic_disc/eye.png", np.ones((10, 10)))
+    assert cli.main(["evaluate", str(tmp_path / "out"), str(tmp_path / "truth")]) == 1
+    assert "64 x 48" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(tmp_path / "out"), str(tmp_path / "nowhere")]) == 2

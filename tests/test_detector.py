@@ -16,12 +16,12 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from napari_claps.errors import BundleError
 from napari_claps.models.detector import DetectorConfig, RetinalDetector
-from napari_claps.models.detector_import import GroundingDINO, kept_environment
+from napari_claps.models.detector_import import GroundingDINO
 from napari_claps.models.detector_transformer import PRIOR, anchors, cell_centres
 
 CHANNELS = (8, 12, 16)
 CONFIG = DetectorConfig(channels=CHANNELS, queries=20, decoder_layers=2, feedforward=64)
-WORDS = "drusen in an oct scan optic disc fundus photograph fluid bright dark cyst".split()
+WORDS = ("drusen", "in", "an", "oct", "scan", "optic", "disc", "fluid", "bright", "dark", "cyst")
 TEXTS = ("drusen in an oct scan", "optic disc in an oct scan", "fluid in an oct scan")
 
 
@@ -95,12 +95,11 @@ def test_import_leaves_the_environment_of_qt_alone():
     assert "timm.models" not in result.stderr
 
 
-def test_kept_environment_restores_after_an_error(monkeypatch):
-    monkeypatch.setenv("LD_LIBRARY_PATH", "before")
-    with pytest.raises(RuntimeError), kept_environment():
-        os.environ["LD_LIBRARY_PATH"] = "changed"
-        raise RuntimeError
-    assert os.environ["LD_LIBRARY_PATH"] == "before"
+def test_import_needs_no_drawing_library():
+    code = ("import sys, napari_claps.models.detector; "
+            "print('cv2' in sys.modules, 'groundingdino.util.visualizer' in sys.modules)")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "False False", result.stderr
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 256), (256, 96)])
@@ -150,7 +149,7 @@ def test_a_hidden_text_is_as_if_it_were_not_there(detector):
 
 
 def test_many_texts_and_unknown_words_and_marks(detector):
-    texts = [f"zzz no. {i}? bright cyst" for i in range(60)]
+    texts = [f"zzz no. {i}? [SEP] bright cyst" for i in range(60)]
     text = detector.encode_text(texts)
     assert text.members.shape[0] == 60 and len(text.tokens) > 256
     assert text.members.any(1).all() and (text.members.sum(0) <= 1).all()
@@ -236,6 +235,16 @@ def test_config_takes_what_toml_gives():
     assert DetectorConfig(channels=[8, 12, 16]).channels == (8, 12, 16)
     with pytest.raises(ValueError, match="at least 2"):
         DetectorConfig(channels=(8,))
+    with pytest.raises(ValueError, match="encoder layer"):
+        DetectorConfig(encoder_layers=0)
+
+
+def test_parts_can_be_left_out(bert, tokenizer):
+    config = DetectorConfig(channels=CHANNELS, queries=5, decoder_layers=1, feedforward=64, fusion=False,
+                            text_enhancer=False)
+    detector = RetinalDetector(config, bert, tokenizer).eval()
+    output = detector(features(64, 64), detector.encode_text(TEXTS))
+    assert output.logits.shape == (1, 5, 3) and output.aux == ()
 
 
 @settings(max_examples=20, deadline=None)

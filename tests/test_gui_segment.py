@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from fake_pipeline import MANIFEST, FakePipeline
 from napari_claps.errors import InputError
 from napari_claps.types import Modality, SpacingSource
+from tests.fake_pipeline import MANIFEST, FakePipeline
 
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")

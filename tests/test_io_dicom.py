@@ -8,7 +8,7 @@ import pytest
 from napari_claps.errors import InputError
 from napari_claps.io import read
 from napari_claps.types import Modality, SpacingSource
-from vendor_fixtures import PATIENT, glyph, volume, write_dicom
+from tests.vendor_fixtures import PATIENT, glyph, volume, write_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the extra 'formats' is not installed")
 nibabel = pytest.importorskip("nibabel", reason="the extra 'formats' is not installed")
@@ -188,6 +188,13 @@ def test_nifti_damage(tmp_path):
             (tmp_path / name).write_bytes(content[: int(len(content) * keep)])
             with pytest.raises(InputError, match=r"a\.nii"):
                 read(tmp_path / name)
+    image = nibabel.Nifti1Image(glyph(40, 30), np.eye(4))
+    nibabel.save(image, tmp_path / "zero.nii")
+    content = bytearray((tmp_path / "zero.nii").read_bytes())
+    content[80:88] = bytes(8)  # the pixel sizes
+    (tmp_path / "zero.nii").write_bytes(content)
+    with pytest.raises(InputError, match=r"zero\.nii.*pixdim"):
+        read(tmp_path / "zero.nii")
     nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 9, 2), np.uint8), np.eye(4)), tmp_path / "4d.nii")
     with pytest.raises(InputError, match=r"4d\.nii: has the shape \(9, 9, 9, 2\)"):
         read(tmp_path / "4d.nii")

@@ -16,7 +16,7 @@ from napari_claps.errors import InputError, OutputError
 from napari_claps.io import list_inputs, read, read_folder_as_volume
 from napari_claps.io.atomic import atomic_path
 from napari_claps.io.folder import natural_key
-from vendor_fixtures import glyph, write_heyex_xml
+from tests.vendor_fixtures import glyph, write_heyex_xml
 
 
 def test_folder_in_natural_order(tmp_path):

@@ -17,7 +17,7 @@ from napari_claps.io import read
 from napari_claps.io.display import reflectivity_to_grey
 from napari_claps.io.scan_geometry import circle_line, slice_distance
 from napari_claps.types import Modality, SpacingSource
-from vendor_fixtures import PATIENT, glyph, volume, write_e2e, write_heyex_xml, write_vol
+from tests.vendor_fixtures import PATIENT, glyph, volume, write_e2e, write_heyex_xml, write_vol
 
 pytest.importorskip("eyepy", reason="the extra 'formats' is not installed")
 
@@ -27,8 +27,8 @@ needs_data = pytest.mark.skipif(not DATA, reason="CLAPS_DATA names no folder wit
 
 def everything_said(image) -> str:
     """All texts that could reach an output."""
-    localizer = image.localizer
-    return f"{dict(image.metadata)} {image.device} {list(image.layers)} {localizer and (localizer.metadata, localizer.device)}"
+    parts = [image] if image.localizer is None else [image, image.localizer]
+    return " ".join(f"{dict(part.metadata)} {part.device} {list(part.layers)}" for part in parts)
 
 
 def test_raster(tmp_path):
@@ -212,8 +212,8 @@ def test_distance_of_a_turned_raster(distance, angle, n):
 
 def test_no_distance_where_there_is_none():
     starts = np.array([[0.0, 0], [0, 1], [0, 3]])  # uneven
-    assert slice_distance(starts, starts + [5, 0]) is None
-    assert slice_distance(starts[:1], starts[:1] + [5, 0]) is None
+    assert slice_distance(starts, starts + np.array([5, 0])) is None
+    assert slice_distance(starts[:1], starts[:1] + np.array([5, 0])) is None
     assert slice_distance(np.zeros((2, 2)), np.array([[1.0, 0], [0, 1]])) is None  # a cross
 
 

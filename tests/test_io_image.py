@@ -14,7 +14,7 @@ from PIL import Image
 from napari_claps.errors import InputError
 from napari_claps.io import read
 from napari_claps.io.pixels import check_claim, grey_or_rgb
-from vendor_fixtures import glyph
+from tests.vendor_fixtures import glyph
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import tifffile
 from napari_claps.errors import InputError
 from napari_claps.io import read
 from napari_claps.types import SpacingSource
-from vendor_fixtures import glyph, volume
+from tests.vendor_fixtures import glyph, volume
 
 
 def test_plain_and_multi_page(tmp_path):

@@ -13,7 +13,7 @@ from napari_claps.errors import InputError
 from napari_claps.io import isolated, read
 from napari_claps.io.optional import require, require_installed
 from napari_claps.types import Modality, RetinalImage, SpacingSource
-from vendor_fixtures import PATIENT, volume, write_bioptigen, write_fda, write_fds, write_optovue
+from tests.vendor_fixtures import PATIENT, volume, write_bioptigen, write_fda, write_fds, write_optovue
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("oct_converter") is None, reason="the extra 'vendor' is not installed"
@@ -112,7 +112,7 @@ def eats_memory(path: Path) -> RetinalImage:
 
 
 def test_child_brings_everything_back(tmp_path):
-    image = isolated.read_isolated("test_io_vendor:whole_image", tmp_path / "ü.fda")
+    image = isolated.read_isolated("tests.test_io_vendor:whole_image", tmp_path / "ü.fda")
     expected = whole_image(tmp_path / "ü.fda")
     np.testing.assert_array_equal(image.data, expected.data)
     for name in ("spacing", "spacing_source", "modality", "laterality", "source", "device"):
@@ -126,16 +126,16 @@ def test_child_brings_everything_back(tmp_path):
 ])  # fmt: skip
 def test_child_fails(tmp_path, reader, text):
     with pytest.raises(InputError, match=text) as caught:
-        isolated.read_isolated(f"test_io_vendor:{reader}", tmp_path / "a.fda")
+        isolated.read_isolated(f"tests.test_io_vendor:{reader}", tmp_path / "a.fda")
     assert PATIENT not in str(caught.value)
 
 
 def test_child_has_a_time_limit(tmp_path):
     with pytest.raises(InputError, match=r"a\.fda: was not read within 4 seconds"):
-        isolated.read_isolated("test_io_vendor:never_ends", tmp_path / "a.fda", seconds=4)
+        isolated.read_isolated("tests.test_io_vendor:never_ends", tmp_path / "a.fda", seconds=4)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of the address space")
 def test_child_has_a_memory_limit(tmp_path):
     with pytest.raises(InputError, match=r"a\.fda"):
-        isolated.read_isolated("test_io_vendor:eats_memory", tmp_path / "a.fda")
+        isolated.read_isolated("tests.test_io_vendor:eats_memory", tmp_path / "a.fda")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
+from napari_claps.models.manifest import Pair
 from napari_claps.outputs import FILES, MaskWriter, ResultFiles, coco_detections, provenance, request, sha256_of
 from napari_claps.outputs import masks as masks_module
 from napari_claps.settings import Settings
@@ -129,7 +130,7 @@ class FakeManifest:
     name, version, notice, sha256 = "tiny", "1.0", "Research use only.", "b" * 64
 
     def pair(self, modality, target):
-        return SimpleNamespace(threshold=0.4) if target == "drusen" else None
+        return Pair(modality, target, threshold=0.4, presence=0.2) if target == "drusen" else None
 
 
 def facts_of(image, settings=None):
@@ -148,13 +149,15 @@ def test_provenance_says_what_was_done():
     assert facts["modality"] == {"id": "oct", "decided_by": "detected", "probability": 0.9,
                                  "probabilities": {"oct": 0.9, "cfp": 0.1}}
     assert facts["prompts"][0]["text"] == "drusen in an OCT B-scan"
-    assert facts["thresholds"] == {"drusen": 0.4, "dark spots": None}
+    assert facts["thresholds"]["drusen"]["threshold"] == 0.4
+    assert facts["thresholds"]["drusen"]["presence"] == 0.2
+    assert facts["thresholds"]["dark spots"] is None
     assert facts["bundle"]["sha256"] == "b" * 64
     assert facts["slices"] == [0, 1]
     assert facts["seconds"] == {"read": 0.1235}
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["request"]["targets"] == ["IRF"]
-    assert facts_of(an_image(), Settings(score_threshold=0.7))["thresholds"]["drusen"] == 0.7
+    assert facts_of(an_image(), Settings(score_threshold=0.7))["score_threshold"] == 0.7
 
 
 def test_request_ignores_what_changes_only_the_time():

@@ -17,14 +17,15 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 pytest.importorskip("matplotlib")
 
-from napari_claps.errors import InputError
-from napari_claps.models.detector import DetectorConfig, DetectorOutput, Proposals, RetinalDetector
-from napari_claps.types import Modality
 from training import train_detector
 from training.detection_data import MAX_BOXES, MIN_AREA, compact_images, detection_batch, mask_boxes
 from training.detection_loss import Truth, assign_cells, detection_loss, focal_loss, match, matching_cost
 from training.detection_metrics import BoxScores, auroc, average_precision
 from training.sampler import CachedImage, ViewBatch, ViewSampler
+
+from napari_claps.errors import InputError
+from napari_claps.models.detector import DetectorConfig, DetectorOutput, Proposals, RetinalDetector
+from napari_claps.types import Modality
 
 CHANNELS = (8, 12, 16)
 TINY = {"queries": 12, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 64}
@@ -310,23 +311,23 @@ def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder
     monkeypatch.setattr(train_detector, "make_sampler", lambda config: make_sampler(images, config))
     monkeypatch.setattr(train_detector, "held_out_images", lambda config: compact_images(images))
     init = text_folder.parent / "final.pt"
-    whole = train_detector.train(settings_of(6), tmp_path / "whole", init)
+    whole = train_detector.train(settings_of(4), tmp_path / "whole", init)
 
     killed = tmp_path / "killed"
     real = train_detector.batch_losses
     calls = itertools.count()
 
     def stops(*arguments: object) -> dict:
-        if next(calls) == 5:
+        if next(calls) == 3:
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr(train_detector, "batch_losses", stops)
     with pytest.raises(KeyboardInterrupt):
-        train_detector.train(settings_of(6), killed, init)
+        train_detector.train(settings_of(4), killed, init)
     assert (killed / "last.pt").exists() and not (killed / "final.pt").exists()
     monkeypatch.setattr(train_detector, "batch_losses", real)
-    resumed = train_detector.train(settings_of(6), killed, init)
+    resumed = train_detector.train(settings_of(4), killed, init)
 
     first, second = (torch.load(p, weights_only=True) for p in (whole, resumed))
     assert first["arch"]["detector"]["queries"] == 12

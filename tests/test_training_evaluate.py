@@ -146,3 +146,14 @@ def test_command_reports_what_is_missing(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         training_evaluate.main(["--out", str(tmp_path), "--holdout"])
     assert "--split train" in capsys.readouterr().err
+
+
+def test_command_with_a_real_pipeline(data_folder, tiny_bundle, tmp_path, capsys):
+    arguments = ["--bundle", tiny_bundle, "--split", "val", "--device", "cpu", "--out", tmp_path / "report"]
+    assert training_evaluate.main([str(a) for a in arguments]) == 0
+    summary = json.loads((tmp_path / "report/summary.json").read_text())
+    assert summary["n_images"] == 3 and summary["bundle"] and len(summary["sha256"]) == 64
+    assert summary["seconds_per_image"]["median"] > 0
+    table = pd.read_csv(tmp_path / "report/scores.csv")
+    assert {"optic_disc", "drusen"} <= set(table.target) and table.presence.between(0, 1).all()
+    assert "| data set | target |" in capsys.readouterr().out

@@ -42,17 +42,18 @@ def write_vol(
     """
     dz, dy, dx = spacing
     slo_height, slo_width, slo = 30, 36, 0.05
+    head_bytes = 256 + 4 * layers * width + 1000  # as in real files, longer than it must be
     header = bytearray(2048)
     struct.pack_into("<12s3I3d2I2dId4sQiI", header, 0, b"HSF-OCT-103", width, n, height, dx,
                      dz if distance is None else distance, dy, slo_width, slo_height, slo, slo, 30, -1.25, eye,
-                     130_000_000_000_000_000, pattern, 4096)  # fmt: skip
+                     130_000_000_000_000_000, pattern, head_bytes)  # fmt: skip
     struct.pack_into("<24s", header, 140, PATIENT.encode())
     struct.pack_into("<d", header, 164, 20_000.0)
     raw = (volume(n, height, width) / 255).astype(np.float32) ** 4
     raw[0, :, 0] = INVALID
     parts = [bytes(header), glyph(slo_height, slo_width).tobytes()]
     for z in range(n):
-        scan = bytearray(4096)
+        scan = bytearray(head_bytes)
         if pattern == 2:
             start, end = (0.4, 0.7), (0.8, 0.7)
         elif pattern == 5:
@@ -61,7 +62,8 @@ def write_vol(
             start, end = tuple(np.array([0.9, 0.75]) - along), tuple(np.array([0.9, 0.75]) + along)
         else:
             start, end = (0.3, 1.2 - dz * z), (0.3 + width * dx, 1.2 - dz * z)
-        struct.pack_into("<12sI4d2IfI6f", scan, 0, b"HSF-BS-103", 4096, *start, *end, layers, 256, 30.0, 0, *[0.0] * 6)
+        struct.pack_into("<12sI4d2IfI6f", scan, 0, b"HSF-BS-103", head_bytes, *start, *end, layers, 256, 30.0, 0,
+                         *[0.0] * 6)  # fmt: skip
         for layer in range(layers):
             line = np.full(width, 5.0 + 6 * layer + z, np.float32)
             line[:2] = INVALID

@@ -1,6 +1,6 @@
 """Write a bundle: weights as fp16 safetensors, tokenizer, and ``bundle.toml`` with hashes, thresholds and provenance.
 
-``python -m training.export --segmenter RUN/final.pt --clip RUN/final.pt --detector RUN/final.pt --thresholds FILE --out BUNDLE``
+``python -m training.export --clip RUN/final.pt --segmenter RUN/final.pt --detector RUN/final.pt --out BUNDLE``
 """
 
 from __future__ import annotations
@@ -71,18 +71,61 @@ def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mappi
     return out
 
 
+def default_pairs(min_images: int = 8) -> list[dict[str, Any]]:
+    """Pairs that enough training images show, and the layers of the synthetic B-scans, with neutral thresholds."""
+    from training.choose_thresholds import trained_pairs
+
+    pairs = [{"modality": str(m), "target": t, "n_train": n} for (m, t), n in sorted(trained_pairs().items())
+             if n >= min_images]
+    return pairs + [{"modality": "oct", "target": t, "n_train": 0} for t in ("retina", "rpe_bm_complex")]
+
+
+def add_box_thresholds(pairs: Sequence[dict[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take the detector's working threshold of each pair from ``detector.json``."""
+    for pair in pairs:
+        found = metrics.get(f"{pair['modality']}/{pair['target']}", {})
+        if found.get("threshold") is not None:
+            pair["box_threshold"] = round(min(max(float(found["threshold"]), 0.1), 0.6), 3)
+            pair["box_ap50_held_out"] = round(float(found["ap50"]), 3)
+
+
+def add_accuracy(pairs: Sequence[dict[str, Any]], report: Path) -> None:
+    """Take the mean Dice of each pair on ``val`` from the tables of `training.evaluate`."""
+    import pandas as pd
+
+    images = pd.read_csv(report / "images.csv").drop_duplicates("dataset").set_index("dataset")["modality"]
+    scores = pd.read_csv(report / "scores.csv")
+    scores["modality"] = scores["dataset"].map(images)
+    present = scores[scores["dice"].notna()]
+    means = present.groupby(["modality", "target"])["dice"].agg(["mean", "size"])
+    for pair in pairs:
+        key = (pair["modality"], pair["target"])
+        if key in means.index:
+            pair["dice"], pair["n_images"] = round(float(means.loc[key, "mean"]), 4), int(means.loc[key, "size"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for part in ("clip", "segmenter", "detector"):
         parser.add_argument(f"--{part}", type=Path, required=True, help="final.pt of its run")
-    parser.add_argument("--pairs", type=Path, required=True, help="pairs.json of choose_thresholds")
+    parser.add_argument("--pairs", type=Path, help="file of choose_thresholds; neutral thresholds without it")
+    parser.add_argument("--box-thresholds", type=Path, help="detector.json of train_detector")
+    parser.add_argument("--report", type=Path, help="folder of training.evaluate on val")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="claps-tiny")
     parser.add_argument("--version", default="0.1.0")
+    parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
-    chosen = json.loads(a.pairs.read_text())
-    export(clip=a.clip, segmenter=a.segmenter, detector=a.detector, pairs=chosen["pairs"], out=a.out, name=a.name,
-           version=a.version, training=chosen.get("training", {}))
+    pairs = json.loads(a.pairs.read_text())["pairs"] if a.pairs else default_pairs()
+    if a.box_thresholds:
+        add_box_thresholds(pairs, json.loads(a.box_thresholds.read_text()))
+    if a.report:
+        add_accuracy(pairs, a.report)
+    training = {"note": a.note}
+    for part in ("clip", "segmenter", "detector"):
+        training[part] = json.loads((getattr(a, part).parent / "config.json").read_text())
+    export(clip=a.clip, segmenter=a.segmenter, detector=a.detector, pairs=pairs, out=a.out, name=a.name,
+           version=a.version, training=training)
 
 
 if __name__ == "__main__":

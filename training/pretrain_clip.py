@@ -70,6 +70,19 @@ def shrink(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
 
 
+def lock_text(clip: RetinalClip) -> None:
+    """Freeze the text tower, with an isometry as its projection.
+
+    A tuned text tower collapses here: labels of whole images hardly tell
+    targets of one modality apart, and after 320 steps the cosine between
+    "retinal vessels" and "retinal arteries" in a fundus photograph was 1.00.
+    The mask head then gives the same mask whatever the text. A locked tower
+    keeps them apart (LiT, arXiv 2111.07991, with the roles exchanged).
+    """
+    torch.nn.init.orthogonal_(clip.model.text.proj.weight)
+    clip.model.text.requires_grad_(False)
+
+
 def make_batch(examples: list[Example], size: tuple[int, int], rng: random.Random) -> Tensor:
     """Random resized crops (B, 3, H, W) in [0, 1], nearly the whole field each."""
     views = []
@@ -132,6 +145,7 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
     clip = RetinalClip(ClipConfig(config["trunk"], config["embed_dim"]), text_folder)
     load_imagenet(clip)
     load_minilm(clip, kept)
+    lock_text(clip)
     clip = clip.to(run.device, memory_format=torch.channels_last)
     examples = load_examples(config["cache_size"])
     fit = [e for e in examples if not e.held_out]
@@ -142,12 +156,9 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
 
     trunk = list(clip.model.visual.trunk.parameters())
     trunk_ids = {id(p) for p in trunk}
-    text = list(clip.text_transformer.parameters())
-    text_ids = {id(p) for p in text}
-    new = [p for p in clip.parameters() if id(p) not in trunk_ids | text_ids]
-    optimizer = torch.optim.AdamW([
-        {"params": trunk, "lr": config["lr"] * 0.3}, {"params": text, "lr": config["lr"] * 0.1},
-        {"params": new, "lr": config["lr"]}], weight_decay=0.02)
+    new = [p for p in clip.parameters() if p.requires_grad and id(p) not in trunk_ids]
+    optimizer = torch.optim.AdamW([{"params": trunk, "lr": config["lr"] * 0.3}, {"params": new, "lr": config["lr"]}],
+                                  weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [g["lr"] for g in optimizer.param_groups], total_steps=config["steps"], pct_start=0.1)
     first = run.resume(clip, optimizer, schedule, rng)
@@ -155,6 +166,7 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
 
     for step in run.steps(first, config["steps"]):
         clip.train()
+        clip.model.text.eval()
         batch = [rng.choice(by_modality[m]) for m in rng.choices(modalities, weights, k=config["batch"])]
         keys: list[Key] = []
         for example in batch:

@@ -1,4 +1,4 @@
-"""The small BERT to start from: first layers of MiniLM-L6, with a pruned vocabulary.
+"""The small BERT to start from: MiniLM-L6 or its first layers, with a pruned vocabulary.
 
 A word that is not in the pruned vocabulary is spelt with shorter word pieces;
 all single characters stay, so no text is unreadable.
@@ -39,7 +39,7 @@ def project_words() -> Iterable[str]:
     yield from LABEL_WORDS.values()
 
 
-def write_text_folder(folder: Path, *, layers: int = 3) -> list[int]:
+def write_text_folder(folder: Path, *, layers: int = 6) -> list[int]:
     """Write ``config.json`` and tokenizer files; return the ids kept of the full vocabulary."""
     from transformers import AutoTokenizer, BertConfig, BertTokenizerFast
 

@@ -11,6 +11,7 @@ recall and false alarms of every modality and target.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import shutil
@@ -35,7 +36,7 @@ from training.detection_loss import assign_cells, detection_loss
 from training.detection_metrics import BoxScores
 from training.run import Run, load_config, save_atomically
 from training.sampler import CachedImage, ViewSampler, cache_record, synthetic_images
-from training.train_segmenter import AveragedModel, load_clip
+from training.train_segmenter import load_clip
 
 FIRST_LEVEL = STRIDES.index(8)
 """The detector uses the trunk's features from stride 8 on."""
@@ -55,8 +56,8 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
     optimizer = torch.optim.AdamW(list(detector.head_parameters()), config["lr"], weight_decay=config["weight_decay"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=config["steps"], pct_start=0.08)
-    average = AveragedModel(detector, config["average"])
-    both = nn.ModuleList([detector, average.model])
+    average = copy.deepcopy(detector).requires_grad_(False).eval()
+    both = nn.ModuleList([detector, average])
     first = run.resume(both, optimizer, schedule, rng)
     detector.train()
     for step in run.steps(first, config["steps"]):
@@ -67,17 +68,17 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
         torch.nn.utils.clip_grad_norm_(list(detector.head_parameters()), 1.0)
         optimizer.step()
         schedule.step()
-        average.update(detector)
+        update_average(average, detector, min(config["average"], (step + 1) / (step + 11)))
         run.log(step, loss=loss.item(), **{name: value.item() for name, value in losses.items()})
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, both, optimizer, schedule, rng)
     path = out / "final.pt"
     save_atomically({
         "arch": {**state["arch"], "detector": asdict(detector.config)}, "config": config,
-        "clip": clip.state_dict(), "detector": average.model.head_state_dict(),
+        "clip": clip.state_dict(), "detector": average.head_state_dict(),
     }, path)
     run.draw_curves()
-    scores = evaluate(clip, average.model.eval(), held_out_images(config))
+    scores = evaluate(clip, average, held_out_images(config))
     (out / "detector.json").write_text(json.dumps(scores, indent=1))
     return path
 
@@ -119,6 +120,13 @@ def batch_losses(
     assignment = assign_cells(truths, [(f.shape[-2], f.shape[-1]) for f in features])
     output = detector(features, text, known, assignment.cells)
     return detection_loss(output, truths, known, assignment)
+
+
+@torch.no_grad()
+def update_average(average: RetinalDetector, detector: RetinalDetector, decay: float) -> None:
+    """Move the running mean of the weights, better than the last ones when a run is short."""
+    for mean, value in zip(average.head_parameters(), detector.head_parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
 
 
 @torch.no_grad()

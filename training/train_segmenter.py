@@ -41,6 +41,10 @@ class TextBank:
                     texts = [class_text(target, modality, t) for t in TEMPLATES]
                     self._texts[modality, target.id] = clip.encode_text(texts)
 
+    def all(self) -> Tensor:
+        """Every wording of every target (N, D)."""
+        return torch.cat(list(self._texts.values()))
+
     def draw(self, batch: ViewBatch, rng: random.Random) -> Tensor:
         """One wording (P, D) per prompt; the first, used at inference, as often as all others together."""
         rows = []
@@ -140,7 +144,15 @@ def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[Retina
     return clip, state
 
 
-def train(config: dict[str, Any], out: Path, init: Path) -> Path:
+def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
+    """Take the weights of an earlier mask head as far as they fit; those of the text stay new."""
+    old = load_checkpoint(checkpoint)["segmenter"]
+    own = sam.head_state_dict()
+    fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape and ".text_" not in k}
+    sam.load_head_state_dict({**own, **fitting})
+
+
+def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
     """Run the stage; returns the checkpoint written."""
     run = Run(out, config)
     rng = random.Random(config["seed"])
@@ -152,6 +164,9 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
     sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
     freeze_encoder(clip, config["frozen_blocks"])
     bank = TextBank(clip)
+    sam.prompt_encoder.fit_text(bank.all())
+    if warm is not None:
+        warm_start(sam, warm)
     records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
@@ -194,7 +209,7 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
         optimizer.step()
         schedule.step()
-        average.update(sam)
+        average.update(sam, step)
         run.log(step, loss=loss.item(), **{k: v.item() for k, v in losses.items()})
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, both, optimizer, schedule, rng)
@@ -221,13 +236,11 @@ class AveragedModel:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay = decay
-        self._count = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the current weights; faster in the beginning."""
-        self._count += 1
-        decay = min(self._decay, self._count / (self._count + 10))
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after `step` (from 0); faster in the beginning."""
+        decay = min(self._decay, (step + 1) / (step + 11))
         own = dict(self.model.named_parameters())
         for name, value in model.named_parameters():
             if value.requires_grad:
@@ -238,9 +251,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--init", type=Path, required=True, help="final.pt of pretrain_clip")
+    parser.add_argument("--warm", type=Path, help="final.pt of an earlier run, to start the mask head from")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    train(load_config(arguments.config), arguments.out, arguments.init)
+    train(load_config(arguments.config), arguments.out, arguments.init, arguments.warm)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_claps.errors import ClapsError, InputError, OutputError, PromptError
+from napari_claps.errors import BundleError, ClapsError, InputError, OutputError, PromptError
 from napari_claps.settings import Settings
 from napari_claps.types import Modality
 from napari_claps.vocabulary import MODALITIES, TARGETS, find_target, make_prompt, parse_modality, suggest_targets
@@ -117,6 +117,9 @@ def check_targets(texts: Sequence[str], modality: str, manifest: BundleManifest)
     PromptError, BundleError
     """
     modalities = list(manifest.modalities) if modality == "auto" else [Modality(modality)]
+    if not any(manifest.targets(m) for m in modalities):
+        raise BundleError(f"{manifest.name} {manifest.version} knows no target in the modality {modality}, only in "
+                          f"{', '.join(manifest.modalities)}. Another bundle may: see claps models.")
     for text in texts:
         target = find_target(text)
         if target is None:

@@ -30,8 +30,11 @@ class BundleCombo(QComboBox):
         self.setMinimumContentsLength(12)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.addItem(_OTHER)
-        for manifest in available_bundles():
-            self._add(manifest)
+        try:
+            for manifest in available_bundles():
+                self._add(manifest)
+        except BundleError as error:  # a damaged installation; another folder can still be chosen
+            show_error(str(error))
         names = [manifest.name for manifest in self._manifests]
         if names:
             self._current = names.index(default) if default in names else 0

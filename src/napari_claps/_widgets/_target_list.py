@@ -46,7 +46,7 @@ class TargetList(QListWidget):
     def set_pairs(self, pairs: Sequence[Pair]) -> None:
         """Offer the targets of `pairs`, all of one modality."""
         order = list(TARGETS)
-        pairs = sorted(pairs, key=lambda pair: order.index(pair.target))
+        pairs = sorted((p for p in pairs if p.target in TARGETS), key=lambda pair: order.index(pair.target))
         good = {p.target for p in pairs if p.dice is not None and p.dice >= USEFUL_DICE}
         good = good or {p.target for p in pairs[:1]}
         self.blockSignals(True)

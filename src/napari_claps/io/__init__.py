@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 from napari_claps.errors import ClapsError, InputError
@@ -45,7 +46,10 @@ def read(path: str | Path) -> RetinalImage:
         return read_folder_as_volume(path)
     kind = identify(path)
     try:
-        return kind.load()(path)
+        with warnings.catch_warnings():
+            # The libraries warn of oddities in a file; what matters of them is checked, and ends in an InputError.
+            warnings.simplefilter("ignore")
+            return kind.load()(path)
     except ClapsError:
         raise
     except MemoryError as error:

@@ -15,7 +15,7 @@ from napari_claps.io.scan_geometry import slice_distance
 from napari_claps.types import Modality, RetinalImage, SpacingSource
 
 _WIDE_FIELD = ("1.2.840.10008.5.1.4.1.1.77.1.5.5", "1.2.840.10008.5.1.4.1.1.77.1.5.6")
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax, in the group at the start of the file
 _JPEG_STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP")  # JPEG, JPEG 2000, JPEG 2000 in a JP2 box
 
 
@@ -47,9 +47,10 @@ def read_dicom(path: Path) -> RetinalImage:
     pydicom = require("pydicom", extra="formats", what=f"{path}: reading DICOM")
     source = str(path)
     # From memory: a damaged length cannot ask for more bytes than there are.
-    content = io.BytesIO(path.read_bytes())
-    _refuse_deflated(pydicom, path)
-    dataset = pydicom.dcmread(content)
+    content = path.read_bytes()
+    if _DEFLATED in content[: 2**16]:  # it is inflated whole before anything can be checked: a way to fill the memory
+        raise InputError(f"{source}: is a deflated DICOM file, which is not read. Save it uncompressed.")
+    dataset = pydicom.dcmread(io.BytesIO(content))
     _check_pixels(pydicom, dataset, source)
     data = pydicom.pixels.pixel_array(dataset)
     data, colour = _photometric(pydicom, dataset, data)
@@ -66,13 +67,6 @@ def read_dicom(path: Path) -> RetinalImage:
         device=" ".join(str(part) for name in ("Manufacturer", "ManufacturerModelName")
                         if (part := dataset.get(name))) or None,
     )  # fmt: skip
-
-
-def _refuse_deflated(pydicom: Any, path: Path) -> None:
-    """A deflated data set is inflated whole before anything can be checked: a way to fill the memory."""
-    meta = pydicom.filereader.read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") == _DEFLATED:
-        raise InputError(f"{path}: is a deflated DICOM file, which is not read. Save it uncompressed.")
 
 
 def _check_pixels(pydicom: Any, dataset: Any, source: str) -> None:

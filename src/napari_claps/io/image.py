@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,25 +40,21 @@ def read_image(path: Path) -> RetinalImage:
     pictures (an MPO of a camera), the first is read.
     """
     source = str(path)
-    with warnings.catch_warnings():
-        # We have a limit of our own; Pillow's error at twice its limit stays in force.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            if path.suffix.lower() == ".png":
-                with Image.open(path, formats=_FORMATS) as file:
-                    file.verify()  # checksums, which the decoder ignores
+    try:
+        if path.suffix.lower() == ".png":
             with Image.open(path, formats=_FORMATS) as file:
-                bands, itemsize = len(file.getbands()), 4 if file.mode in ("I", "F") else 2 if ";16" in file.mode else 1
-                check_claim(source, (file.height, file.width, bands), itemsize, path.stat().st_size, compressed=True)
-                data = _pixels(ImageOps.exif_transpose(file))
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{source}: {error} The image is too large; crop or reduce it first.") from error
-        except (Image.UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{source}: is damaged or truncated ({error}). Copy or export it again."
-            ) from error
+                file.verify()  # checksums, which the decoder ignores
+        with Image.open(path, formats=_FORMATS) as file:
+            itemsize = 4 if file.mode in ("I", "F") else 2 if ";16" in file.mode else 1
+            shape = (file.height, file.width, len(file.getbands()))
+            check_claim(source, shape, itemsize, path.stat().st_size, compressed=True)
+            data = _pixels(ImageOps.exif_transpose(file))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{source}: {error} The image is too large; crop or reduce it first.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{source}: is damaged or truncated ({error}). Copy or export it again.") from error
     data, rgb = grey_or_rgb(data, source, colour=data.ndim == 3)
     return RetinalImage(data, rgb=rgb, source=source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_nifti(path: Path) -> RetinalImage:
     """
     nibabel = require("nibabel", extra="formats", what=f"{path}: reading NIfTI")
     source = str(path)
-    image = nibabel.load(path)
+    image = _load(nibabel, path)
     header = image.header
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     compressed = path.name.lower().endswith(".gz")
@@ -65,6 +66,20 @@ def read_nifti(path: Path) -> RetinalImage:
         data, rgb=rgb, source=source, spacing=spacing,
         spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE,
     )  # fmt: skip
+
+
+def _load(nibabel: Any, path: Path) -> Any:
+    """Open a file without the corrections of nibabel, which makes 1 of a pixel size of 0, and prints it."""
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with nibabel.imageglobals.ErrorLevel(30):
+            return nibabel.load(path)
+    except nibabel.spatialimages.HeaderDataError as error:
+        raise InputError(f"{path}: its header is damaged or impossible ({error}).") from error
+    finally:
+        logger.setLevel(level)
 
 
 def _spacing(nibabel: Any, image: Any, n_axes: int) -> tuple[float, ...] | None:

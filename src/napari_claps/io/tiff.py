@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +14,9 @@ from napari_claps.errors import InputError
 from napari_claps.io.pixels import check_claim, grey_or_rgb
 from napari_claps.io.units import mm_per
 from napari_claps.types import RetinalImage, SpacingSource
+
+# tifffile logs every oddity of a damaged file; without a handler, Python prints that beside our own message.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAP_FROM = 256 * 2**20
 """Uncompressed stacks of at least so many bytes are mapped, not loaded."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_convert
-from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import BertModel, PreTrainedTokenizerBase
 
 from napari_claps.errors import BundleError
 from napari_claps.models.detector_import import (
-    BertModelWarper,
     GroundingDINO,
     NestedTensor,
     PositionEmbeddingSineHW,
-    generate_masks_with_special_tokens_and_transfer_map,
-    get_tokenlizer,
     inverse_sigmoid,
 )
+from napari_claps.models.detector_text import SharedBert, TextFeatures, encode_texts, ready_text_encoder
 from napari_claps.models.detector_transformer import RetinalTransformer, TextContrast
 
 WIDTH = 256
@@ -50,31 +46,8 @@ class DetectorConfig:
         object.__setattr__(self, "channels", tuple(self.channels))  # TOML gives a list
         if len(self.channels) < 2:
             raise ValueError(f"The detector needs feature maps of at least 2 strides, not {len(self.channels)}.")
-
-
-@dataclass(frozen=True, eq=False)
-class TextFeatures:
-    """Texts after the text encoder; the same for every image, so it can be kept.
-
-    Parameters
-    ----------
-    texts : tuple of str
-        The T texts.
-    tokens : Tensor
-        (L, W) float, states of the L tokens of the caption "text . text . ".
-    attention : Tensor
-        (L, L) bool, True between tokens of the same text.
-    positions : Tensor
-        (L,) int, place of a token within its text.
-    members : Tensor
-        (T, L) bool, the tokens of each text, without the full stop.
-    """
-
-    texts: tuple[str, ...]
-    tokens: Tensor
-    attention: Tensor
-    positions: Tensor
-    members: Tensor
+        if min(self.encoder_layers, self.decoder_layers, self.queries) < 1:
+            raise ValueError("The detector needs at least one encoder layer, one decoder layer and one query.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +123,7 @@ class RetinalDetector(GroundingDINO):
             text_dropout=0.0,
             fusion_dropout=0.0,
         )
-        with _ready_text_encoder(tokenizer, text_transformer.config.hidden_size):
+        with ready_text_encoder(tokenizer, text_transformer.config.hidden_size):
             super().__init__(
                 _Trunk(config.channels),
                 transformer,
@@ -165,7 +138,7 @@ class RetinalDetector(GroundingDINO):
                 two_stage_class_embed_share=False,
             )
         self.config = config
-        self.bert = _SharedBert(text_transformer)
+        self.bert = SharedBert(text_transformer)
         self.position = PositionEmbeddingSineHW(WIDTH // 2, temperatureH=20, temperatureW=20, normalize=True)
         contrast = TextContrast()
         for layer in range(config.decoder_layers):
@@ -198,24 +171,7 @@ class RetinalDetector(GroundingDINO):
         ValueError
             If there are no texts or one has no words.
         """
-        cleaned = [" ".join(text.replace(".", " ").replace("?", " ").split()) for text in texts]
-        if not cleaned or not all(cleaned):
-            raise ValueError(f"Texts without words cannot be looked for: {list(texts)}.")
-        caption = " . ".join(cleaned) + " ."
-        tokenized = self.tokenizer([caption], return_tensors="pt", verbose=False).to(self.feat_map.weight.device)
-        attention, positions, members = generate_masks_with_special_tokens_and_transfer_map(
-            tokenized, self.specical_tokens, self.tokenizer
-        )
-        if members[0].shape[0] != len(cleaned) or not members[0].any(1).all():
-            raise ValueError(f"The tokenizer splits these texts at other places than their ends: {cleaned}.")
-        state = self.bert(
-            input_ids=tokenized["input_ids"],
-            token_type_ids=torch.zeros_like(tokenized["input_ids"]),
-            attention_mask=attention,
-            position_ids=positions,
-            return_dict=True,
-        )
-        return TextFeatures(tuple(texts), state.last_hidden_state[0], attention[0], positions[0], members[0])
+        return encode_texts(texts, self.bert, self.tokenizer, self.specical_tokens)
 
     def forward(
         self,
@@ -352,38 +308,5 @@ class _Trunk(nn.Module):
         self.num_channels = list(channels)
 
 
-class _SharedBert(BertModelWarper):
-    """The official wrapper, which lets each text of a caption see only itself."""
-
-    def __init__(self, bert: BertModel) -> None:
-        super().__init__(bert)
-        del self.get_extended_attention_mask  # of transformers: warns about an argument, loses the dtype
-
-    def get_extended_attention_mask(self, mask: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        dtype = self.embeddings.word_embeddings.weight.dtype
-        return (~mask[:, None]).to(dtype) * torch.finfo(dtype).min
-
-
 def _no_padding(source: Tensor) -> Tensor:
     return torch.zeros(source.shape[0], *source.shape[-2:], dtype=torch.bool, device=source.device)
-
-
-_building = threading.Lock()
-
-
-@contextmanager
-def _ready_text_encoder(tokenizer: PreTrainedTokenizerBase, width: int) -> Iterator[None]:
-    """Let GroundingDINO be built without looking for a text encoder on disk or in the network.
-
-    Its constructor takes only the name of one. It gets our tokenizer, and a
-    minute BERT of the right width that is replaced afterwards.
-    """
-    small = BertConfig(vocab_size=8, hidden_size=width, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    with _building:
-        official = get_tokenlizer.get_tokenlizer, get_tokenlizer.get_pretrained_language_model
-        get_tokenlizer.get_tokenlizer = lambda name: tokenizer
-        get_tokenlizer.get_pretrained_language_model = lambda name: BertModel(small)
-        try:
-            yield
-        finally:
-            get_tokenlizer.get_tokenlizer, get_tokenlizer.get_pretrained_language_model = official

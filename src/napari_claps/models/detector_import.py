@@ -1,38 +1,41 @@
 """Import the parts of groundingdino that are used, without its side effects.
 
-groundingdino imports OpenCV for its drawing functions, and the OpenCV of PyPI
-points Qt at plugins of its own through environment variables: a napari started
-afterwards, or a process it starts, would load the wrong ones and crash. It also
-uses names that timm and torch have deprecated, and says so at every import and
-every forward pass. Here the variables are put back and the known warnings are
-silenced, for that package alone.
+groundingdino imports OpenCV and matplotlib for drawing functions that are not
+used here. The OpenCV of PyPI needs system libraries of a desktop (libGL), which
+a server lacks, and points Qt at plugins of its own through environment
+variables: a napari started afterwards would load the wrong ones and crash. So
+the module that draws is replaced by an empty one while groundingdino is
+imported. It also uses names that timm and torch have deprecated, and says so;
+these warnings are silenced for that package alone.
 """
 
 from __future__ import annotations
 
-import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
-_SET_BY_OPENCV = ("QT_QPA_PLATFORM_PLUGIN_PATH", "QT_QPA_FONTDIR", "LD_LIBRARY_PATH")
+_DRAWING = "groundingdino.util.visualizer"
 
 
 @contextmanager
-def kept_environment(names: tuple[str, ...] = _SET_BY_OPENCV) -> Iterator[None]:
-    """Put these environment variables back as they were before the block."""
-    before = {name: os.environ.get(name) for name in names}
+def without_drawing() -> Iterator[None]:
+    """Let the import of groundingdino's drawing module find an empty one, unless the real one is there."""
+    if _DRAWING in sys.modules:
+        yield
+        return
+    empty = ModuleType(_DRAWING)
+    empty.COCOVisualizer = None  # type: ignore[attr-defined]
+    sys.modules[_DRAWING] = empty
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        del sys.modules[_DRAWING]
 
 
-with kept_environment(), warnings.catch_warnings():
+with without_drawing(), warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*timm.models", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
@@ -61,5 +64,5 @@ __all__ = [
     "get_sine_pos_embed",
     "get_tokenlizer",
     "inverse_sigmoid",
-    "kept_environment",
+    "without_drawing",
 ]

@@ -163,11 +163,21 @@ class TextPromptEncoder(PromptEncoder):
         grid = size // EMBEDDING_STRIDE
         super().__init__(embed_dim=config.dim, image_embedding_size=(grid, grid), input_image_size=(size, size),
                          mask_in_chans=16)
-        self.text_projection = nn.Linear(text_dim, config.text_tokens * config.dim)
+        self.text_projection = nn.Sequential(
+            nn.Linear(text_dim, config.dim), nn.GELU(), nn.Linear(config.dim, config.text_tokens * config.dim))
+        # Class texts share most of their words, so their embeddings are nearly parallel; what tells targets apart
+        # is the rest, which has to be as large as the other tokens to be heard.
+        self.register_buffer("text_mean", torch.zeros(text_dim))
+        self.register_buffer("text_std", torch.ones(text_dim))
         self.no_text = nn.Parameter(torch.zeros(config.text_tokens, config.dim))
 
+    def fit_text(self, texts: Tensor) -> None:
+        """Take mean and spread of the class texts' embeddings (N, D), by which every text is standardised."""
+        self.text_mean.copy_(texts.mean(0))
+        self.text_std.copy_(texts.std(0).clamp(min=1e-4))
+
     def encode(self, prompts: MaskPrompts, view_size: tuple[int, int]) -> Tensor:
-        """Tokens (P, N, dim) of the prompts for views of `view_size` (height, width)."""
+        """Tokens (P, N, dim) of the prompts for views of `view_size` (height, width); the text comes last."""
         count = len(prompts.view)
         tokens = []
         if prompts.points is not None and prompts.point_labels is not None:
@@ -190,7 +200,8 @@ class TextPromptEncoder(PromptEncoder):
             tokens.append(absent)
         else:
             known = torch.isfinite(prompts.text).all(1)
-            words = self.text_projection(torch.nan_to_num(prompts.text)).reshape(absent.shape)
+            standard = (torch.nan_to_num(prompts.text) - self.text_mean) / self.text_std
+            words = self.text_projection(standard).reshape(absent.shape)
             tokens.append(torch.where(known[:, None, None], words, absent))
         return torch.cat(tokens, dim=1)
 
@@ -224,7 +235,8 @@ class TextMaskDecoder(MaskDecoder):
             (P,) view of each prompt.
         """
         count = len(tokens)
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(count, -1, -1)
+        # The text also enters the output tokens themselves: the shortest way from the words to the mask.
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]) + tokens[:, -1:]
         source = maps.embedding[view] + dense
         _, channels, height, width = source.shape
         updated, source = self.transformer(source, position.expand(count, -1, -1, -1), torch.cat([own, tokens], dim=1))

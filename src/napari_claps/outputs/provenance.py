@@ -21,6 +21,9 @@ LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "segment-anythin
              "transformers", "numpy", "scipy", "scikit-image", "pandas", "tifffile", "pillow")
 """Distributions whose version can change a result or a file."""
 
+THRESHOLDS = ("threshold", "presence", "text_weight", "box_threshold", "min_area")
+"""Fields of a bundle's `Pair` that decide what is found."""
+
 
 def library_versions() -> dict[str, str | None]:
     """Return the versions of Python, of this package and of the libraries; None where one is missing."""
@@ -105,7 +108,8 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
         },
         "bundle": {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256},
         "prompts": [{"label": p.label, "text": p.text, "target": p.target} for p in prompts],
-        "thresholds": {p.label: _threshold(p, manifest, settings, modality) for p in prompts},
+        "thresholds": {p.label: _thresholds(p, manifest, modality) for p in prompts},
+        "score_threshold": settings.score_threshold,
         "slices": slices,
         "method": settings.method,
         "device": device,
@@ -117,11 +121,10 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
     }
 
 
-def _threshold(prompt: Prompt, manifest: BundleManifest, settings: Settings, modality: ModalityGuess) -> float | None:
-    if settings.score_threshold is not None:
-        return settings.score_threshold
+def _thresholds(prompt: Prompt, manifest: BundleManifest, modality: ModalityGuess) -> dict[str, float] | None:
+    """Return the numbers of the bundle that decided for this target; None for free text, which has the defaults."""
     pair = manifest.pair(modality.modality, prompt.target) if prompt.target else None
-    return pair.threshold if pair else None
+    return None if pair is None else {name: getattr(pair, name) for name in THRESHOLDS}
 
 
 def _update(digest: Any, path: Path) -> None:

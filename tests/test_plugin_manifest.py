@@ -1,0 +1,202 @@
+"""The manifest, and what it promises: readers, writers and samples, without a window."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+pytest.importorskip("napari")
+
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer, Shapes
+from npe2 import PluginManifest
+
+import napari_claps
+from napari_claps._layers import KEY, box_corners, box_features, box_style, mask_colormap
+from napari_claps._reader import get_reader
+from napari_claps._writer import write_boxes, write_masks
+from napari_claps.errors import OutputError
+from napari_claps.types import Box, BoxSource
+
+MANIFEST = Path(napari_claps.__file__).with_name("napari.yaml")
+PLACE = dict(scale=(0.24, 0.004, 0.012), units=("mm", "mm", "mm"), axis_labels=("z", "y", "x"))
+BOXES = [
+    Box(2, 3, 7, 10, label="drusen", score=0.75, slice_index=0, instance=1),
+    Box(4.5, 6, 9, 12.25, label="intraretinal_fluid", score=0.5, slice_index=3, instance=2, source=BoxSource.MASK),
+]
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return PluginManifest.from_file(MANIFEST)
+
+
+def reopened(path) -> list[Layer]:
+    path = str(path)
+    return [Layer.create(*data) for data in get_reader(path)(path)]
+
+
+def boxes_layer(**options) -> Shapes:
+    return Shapes([box_corners(b, is_volume=True) for b in BOXES], ndim=3, features=box_features(BOXES), name="boxes",
+                  **box_style((16, 20)), **{**PLACE, **options})
+
+
+def test_every_command_can_be_imported(manifest):
+    subprocess.run([sys.executable, "-W", "ignore", "-m", "npe2", "validate", "--imports", str(MANIFEST)], check=True,
+                   env={**os.environ, "QT_QPA_PLATFORM": "offscreen"})
+
+
+def test_contributions(manifest):
+    contributions = manifest.contributions
+    assert {s.key for s in contributions.sample_data} == {"fundus_photograph", "microaneurysm_crop", "synthetic_oct"}
+    (item,) = contributions.menus["napari/layers/segment"]
+    assert item.command == contributions.widgets[0].command == "napari-claps.segment"
+    (reader,) = contributions.readers
+    assert not any(p.endswith((".png", ".jpg", "*")) for p in reader.filename_patterns), "napari opens those itself"
+
+
+def test_opening_a_file_loads_no_torch(tmp_path):
+    path = tmp_path / "eye.tif"
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint8))
+    code = ("import sys; from napari_claps._reader import get_reader; import napari_claps._sample_data, "
+            f"napari_claps._writer; get_reader({str(path)!r})({str(path)!r}); "
+            "sys.exit('torch' in sys.modules or 'qtpy' in sys.modules)")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"{}", b'{"images": 3}', b"II*\0", b"\xff" * 50])
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.json", "a.vol", "a.e2e", "a.dcm", "a.fda"])
+def test_reader_leaves_alone_what_is_not_ours(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    reader = get_reader(str(path))  # never raises
+    assert reader is None or (content == b"II*\0" and reader is not None)
+    assert get_reader(str(tmp_path / "missing.tif")) is None
+    assert get_reader([str(path)]) is None
+
+
+def test_image_with_its_spacing(tmp_path):
+    path = tmp_path / "macula.ome.tif"
+    data = np.random.default_rng(0).integers(0, 255, (4, 20, 30), dtype=np.uint8)
+    tifffile.imwrite(path, data, ome=True, metadata={
+        "axes": "ZYX", "PhysicalSizeX": 12, "PhysicalSizeY": 4, "PhysicalSizeZ": 240, "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeYUnit": "µm", "PhysicalSizeZUnit": "µm"})  # fmt: skip
+    (layer,) = reopened(path)
+    assert layer.name == "macula" and np.array_equal(layer.data, data)
+    assert np.allclose(layer.scale, (0.24, 0.004, 0.012)) and [str(u) for u in layer.units] == ["millimeter"] * 3
+    assert layer.metadata[KEY]["spacing_source"] == "file"
+
+
+def test_masks_come_back_as_they_were(tmp_path):
+    rng = np.random.default_rng(0)
+    layers = [
+        Labels(rng.integers(0, 4, (5, 16, 20)).astype(np.uint16), name=name, metadata={KEY: {"label": label}},
+               colormap=mask_colormap(label), **PLACE)
+        for name, label in (("drusen", "drusen"), ("fluid (run 2)", "intraretinal_fluid"))
+    ]
+    path = tmp_path / "masks.ome.tif"
+    assert write_masks(str(path), [layer.as_layer_data_tuple() for layer in layers]) == [str(path)]
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.ome.tif"]
+    back = reopened(path)
+    assert [layer.metadata[KEY]["label"] for layer in back] == ["drusen", "intraretinal_fluid"]
+    for old, new in zip(layers, back, strict=True):
+        assert isinstance(new, Labels) and np.array_equal(old.data, new.data) and np.allclose(old.scale, new.scale)
+        assert old.units == new.units and new.features["pixels"].sum() == (old.data > 0).sum()
+    with tifffile.TiffFile(path) as tif:
+        assert tif.series[0].axes == "CZYX" and tif.series[0].dtype == np.uint16
+
+
+def test_masks_of_a_plane_without_spacing(tmp_path):
+    layer = Labels(np.eye(16, 20, dtype=np.uint8), name="my vessels")
+    path = tmp_path / "m.ome.tif"
+    write_masks(str(path), [layer.as_layer_data_tuple()])
+    (back,) = reopened(path)
+    assert np.array_equal(back.data, layer.data) and back.name == "my vessels" and (back.scale == 1).all()
+    assert str(back.units[0]) == "pixel"
+
+
+@pytest.mark.parametrize(("data", "text"), [
+    ([np.zeros((9, 9), int), np.zeros((9, 12), int)], "different size"),
+    ([np.full((9, 9), 70000)], "70000"),
+    ([np.zeros((2, 2, 9, 9), int)], "4 axes"),
+])  # fmt: skip
+def test_masks_that_cannot_be_written(tmp_path, data, text):
+    layers = [Labels(d, name=f"m{i}").as_layer_data_tuple() for i, d in enumerate(data)]
+    with pytest.raises(OutputError, match=text):
+        write_masks(str(tmp_path / "m.ome.tif"), layers)
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_come_back_as_they_were(tmp_path):
+    layer = boxes_layer(translate=(1, 2, 3), rotate=10,
+                        metadata={KEY: {"shape": [5, 16, 20], "labels": ["drusen", "intraretinal_fluid", "shrm"]}})
+    path = tmp_path / "boxes.json"
+    assert write_boxes(str(path), *layer.as_layer_data_tuple()[:2]) == [str(path)]
+    (back,) = reopened(path)
+    assert isinstance(back, Shapes) and back.ndim == 3
+    assert back.features.to_dict("records") == layer.features.to_dict("records")
+    assert list(back.text.values) == ["drusen 0.75", "intraretinal_fluid 0.50"]
+    for old, new in zip(layer.data, back.data, strict=True):
+        assert np.allclose(old, new, atol=0.01)
+        assert np.allclose(layer.data_to_world(old[2]), back.data_to_world(new[2]), atol=0.01)
+    assert back.units == layer.units and back.axis_labels == layer.axis_labels
+    document = json.loads(path.read_text())
+    assert document["annotations"][0]["bbox"] == [3, 2, 7, 5]
+    assert [c["name"] for c in document["categories"]] == ["drusen", "intraretinal_fluid", "shrm"], "absent ones too"
+    assert len(document["images"]) == 5 and document["images"][0]["width"] == 20
+
+
+def test_shapes_of_the_user_are_saved_as_boxes(tmp_path):
+    layer = Shapes([np.array([[10, 10], [20, 12], [15, 30]])], shape_type="polygon", name="my lesion")
+    path = tmp_path / "b.json"
+    write_boxes(str(path), *layer.as_layer_data_tuple()[:2])
+    (back,) = reopened(path)
+    assert back.ndim == 2 and back.data[0].min(axis=0).tolist() == [10, 10] and back.data[0].max(axis=0).tolist() == [
+        20, 30]  # fmt: skip
+    assert back.features.iloc[0].to_dict() == {"label": "my lesion", "score": 1, "slice": 0, "source": "user",
+                                               "instance": 0}
+
+
+def test_no_boxes(tmp_path):
+    layer = Shapes(None, ndim=3, features=box_features([]), name="boxes", metadata={KEY: {"shape": [5, 16, 20]}},
+                   **box_style((16, 20)), **PLACE)
+    path = tmp_path / "boxes.json"
+    write_boxes(str(path), *layer.as_layer_data_tuple()[:2])
+    (back,) = reopened(path)
+    assert back.nshapes == 0 and back.ndim == 3 and np.allclose(back.scale, layer.scale)
+
+
+def test_writers_and_reader_through_napari(tmp_path, manifest, npe2pm):
+    npe2pm.register(manifest)
+    viewer = ViewerModel()
+    viewer.add_labels(np.eye(16, 20, dtype=np.uint16), name="drusen", metadata={KEY: {"label": "drusen"}})
+    viewer.add_layer(Shapes([box_corners(BOXES[0], is_volume=False)], features=box_features(BOXES[:1]), name="boxes"))
+    masks, boxes = tmp_path / "m.ome.tif", tmp_path / "b.json"
+    assert viewer.layers[:1].save(str(masks)) == [str(masks)], "the longest suffix wins"
+    assert viewer.layers[1:].save(str(boxes), plugin="napari-claps") == [str(boxes)]
+    viewer.layers.clear()
+    viewer.open(masks, plugin="napari-claps")
+    viewer.open(boxes, plugin="napari-claps")
+    assert [layer._type_string for layer in viewer.layers] == ["labels", "shapes"]
+    assert viewer.layers[1].features["score"].tolist() == [0.75]
+
+
+@pytest.mark.parametrize("key", ["fundus_photograph", "microaneurysm_crop", "synthetic_oct"])
+def test_samples_open(manifest, npe2pm, key):
+    npe2pm.register(manifest)
+    viewer = ViewerModel()
+    (layer,) = viewer.open_sample("napari-claps", key)
+    if key == "synthetic_oct":
+        assert layer.ndim == 3 and layer.data.shape[0] >= 24 and layer.axis_labels == ("z", "y", "x")
+        assert [str(u) for u in layer.units] == ["millimeter"] * 3 and layer.scale[0] > layer.scale[2] > layer.scale[1]
+        assert layer.metadata[KEY]["modality"] == "oct"
+    else:
+        assert layer.rgb is (key == "fundus_photograph") and str(layer.units[0]) == "pixel"
+

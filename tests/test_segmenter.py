@@ -1,0 +1,61 @@
+"""The mask head: prompts of all kinds in one batch, views of any size, and weights that travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_claps.models.bundle import Bundle, load_bundle
+from napari_claps.models.segmenter import MaskPrompts
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return load_bundle(tiny_bundle, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def views() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def test_one_pass_gives_all_levels(bundle: Bundle, views: torch.Tensor) -> None:
+    features = bundle.clip.encode_image(views)
+    assert [tuple(f.shape[-2:]) for f in features.levels] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+    assert torch.allclose(features.embedding.norm(dim=1), torch.ones(2), atol=1e-5)
+    same = bundle.clip.model.encode_image((views - bundle.clip.mean) / bundle.clip.std, normalize=True)
+    assert torch.allclose(features.embedding, same, atol=1e-5)  # open_clip's own path agrees
+
+
+def test_prompts_of_all_kinds_share_a_batch(bundle: Bundle, views: torch.Tensor) -> None:
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views))
+    text = bundle.clip_text(("retinal vessels in a colour fundus photograph",))
+    nan = float("nan")
+    prompts = MaskPrompts(
+        view=torch.tensor([0, 1, 1]), text=torch.cat([text, torch.full_like(text, nan), text]),
+        boxes=torch.tensor([[nan] * 4, [10.0, 8.0, 40.0, 30.0], [nan] * 4]),
+        points=torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[20.0, 12.0]]]), point_labels=torch.tensor([[-1.0], [-1.0], [1.0]]),
+    )
+    together = bundle.segmenter.predict_masks(maps, prompts)
+    assert together.logits.shape == (3, 32, 48) and torch.isfinite(together.logits).all()
+    alone = bundle.segmenter.predict_masks(maps, MaskPrompts(
+        view=prompts.view[:1], text=prompts.text[:1], boxes=prompts.boxes[:1], points=prompts.points[:1],
+        point_labels=prompts.point_labels[:1]))
+    assert torch.allclose(together.logits[:1], alone.logits, atol=1e-4)  # prompts do not see each other
+
+
+def test_another_box_changes_the_mask(bundle: Bundle, views: torch.Tensor) -> None:
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+    masks = [bundle.segmenter.predict_masks(maps, MaskPrompts(view=torch.zeros(1, dtype=torch.long),
+                                                              boxes=torch.tensor([box]))).logits
+             for box in ([0.0, 0.0, 20.0, 20.0], [60.0, 30.0, 90.0, 60.0])]
+    assert not torch.allclose(masks[0], masks[1])
+
+
+def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, views: torch.Tensor) -> None:
+    again = load_bundle(tiny_bundle, device="cpu")
+    a, b = (x.segmenter.decode_pixels(x.clip.encode_image(views)).pixels for x in (bundle, again))
+    np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -1,0 +1,180 @@
+"""Every stage of the training runs for a few steps on made-up images; the loss falls, and resuming changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_claps.errors import InputError
+from napari_claps.synthetic import synthetic_bscan
+from napari_claps.types import Modality
+from tests.tiny_bundle import write_text_folder
+from training.captions import caption, parse_labels
+from training.choose_thresholds import choose
+from training.data import is_held_out, read_mask, segmentation_records
+from training.pretrain_clip import contrastive_loss
+from training.run import load_checkpoint, save_atomically
+from training.train_segmenter import mask_loss, train
+
+CONFIG: dict[str, Any] = {
+    "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5, "oct_share": 1.0,
+    "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "save_every": 3, "weights": {},
+    "views": {"oct": [64, 96], "en_face": [64, 64]},
+    "segmenter": {"dim": 32, "widths": [8, 8, 16, 16, 16], "heads": 2, "depth": 1, "mlp": 32},
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the form of the real one, with synthetic B-scans."""
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(8):
+        image, truth = synthetic_bscan(rng, shape=(96, 128), findings=("drusen", "intraretinal_fluid"))
+        path = root / "segmentation" / "made" / "images" / f"scan{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        for target in ("drusen", "intraretinal_fluid"):
+            if truth[target].any():
+                mask = root / "segmentation" / "made" / "masks" / target / f"scan{i}.png"
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((truth[target] * 255).astype(np.uint8)).save(mask)
+        rows.append(["made", "train", "oct", path.relative_to(root).as_posix(), 128, 96, "drusen intraretinal_fluid"])
+    with (root / "segmentation.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["dataset", "split", "modality", "image", "width", "height", "targets"], *rows])
+    monkeypatch.setenv("CLAPS_DATA", str(root))
+    return root
+
+
+@pytest.fixture
+def clip_checkpoint(tmp_path: Path) -> Path:
+    from napari_claps.models.clip import ClipConfig, RetinalClip
+
+    torch.manual_seed(0)
+    folder = tmp_path / "clip"
+    write_text_folder(folder / "text")
+    clip = RetinalClip(ClipConfig("tf_efficientnet_lite0", 16), folder / "text")
+    save_atomically({"arch": {"clip": {"trunk": "tf_efficientnet_lite0", "embed_dim": 16}}, "model": clip.state_dict()},
+                    folder / "final.pt")
+    return folder / "final.pt"
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_segmenter_learns_and_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+    whole = {**CONFIG, "steps": 12, "save_every": 6}
+    path = train(whole, tmp_path / "a", clip_checkpoint)
+    rows = losses(tmp_path / "a")
+    assert np.mean(rows[-3:]) < np.mean(rows[:3])
+    assert {"arch", "clip", "segmenter"} <= set(load_checkpoint(path))
+    assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
+
+    class Stop(Exception):
+        pass
+
+    import training.train_segmenter as stage
+
+    real = stage.Run.is_due
+
+    def die(self, step, every, last):  # a run that is killed right after its first checkpoint
+        if step == 6:
+            raise Stop
+        return real(self, step, every, last)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(stage.Run, "is_due", die)
+        train(whole, tmp_path / "b", clip_checkpoint)
+    train(whole, tmp_path / "b", clip_checkpoint)
+    assert np.allclose(losses(tmp_path / "b")[-5:], rows[-5:], rtol=1e-3)
+
+
+def test_checkpoint_of_another_architecture_is_refused(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+    train({**CONFIG, "steps": 3}, tmp_path / "a", clip_checkpoint)
+    other = {**CONFIG, "steps": 4, "segmenter": {**CONFIG["segmenter"], "mlp": 48}}
+    with pytest.raises(InputError, match=r"last\.pt: belongs to another architecture.*another --out"):
+        train(other, tmp_path / "a", clip_checkpoint)
+
+
+def test_absent_targets_do_not_enter_the_dice_loss() -> None:
+    from napari_claps.models.segmenter import MaskPrediction
+
+    prediction = MaskPrediction(torch.zeros(2, 8, 8, requires_grad=True), torch.zeros(2), torch.zeros(2))
+    masks = torch.zeros(2, 16, 16)
+    masks[0, :8] = 1
+    both, alone = mask_loss(prediction, masks), mask_loss(
+        MaskPrediction(prediction.logits[:1], prediction.iou[:1], prediction.presence[:1]), masks[:1])
+    assert torch.allclose(both["dice"], alone["dice"])
+
+
+def test_unlisted_targets_are_unknown_and_missing_masks_absent(data: Path) -> None:
+    records = segmentation_records("train")
+    assert all(r.targets == ("drusen", "intraretinal_fluid") for r in records)
+    held = [r for r in records if is_held_out(r.dataset, r.stem)]
+    assert len(segmentation_records("train", held_out=False)) + len(held) == len(records)
+
+
+def test_bad_data_is_named(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image of split 'val'"):
+        segmentation_records("val")
+    with pytest.raises(InputError, match="the mask has .* pixels, its image"):
+        Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "m.png")
+        read_mask(tmp_path / "m.png", (9, 9))
+    next((data / "segmentation" / "made" / "images").glob("*.png")).unlink()
+    with pytest.raises(InputError, match="is missing"):
+        segmentation_records("train")
+    monkeypatch.setenv("CLAPS_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"there is no segmentation\.csv"):
+        segmentation_records("train")
+    monkeypatch.delenv("CLAPS_DATA")
+    with pytest.raises(InputError, match="CLAPS_DATA is not set"):
+        segmentation_records("train")
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"x\.pt: cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_labels_know_true_false_and_unknown() -> None:
+    labels = parse_labels("cfp", "dr_grade=3 dme_risk=0")
+    assert labels.relation(("cfp", "dr3")) == 1 and labels.relation(("cfp", "dr")) == 1
+    assert labels.relation(("cfp", "dr0")) == 0 and labels.relation(("cfp", "dme")) == 0
+    assert labels.relation(("cfp", "vessel")) == -1 and labels.relation(("oct", "")) == 0
+    assert "fundus" in caption((Modality.CFP, "dr3"), random.Random(0))
+
+
+def test_contrastive_loss_of_perfect_pairs_is_small_and_unknown_pairs_do_not_count() -> None:
+    unit = torch.eye(4)
+    relation = torch.eye(4).long()
+    good = contrastive_loss(unit, unit, relation, torch.tensor(50.0))
+    bad = contrastive_loss(unit, unit.roll(1, 0), relation, torch.tensor(50.0))
+    assert good < 1e-3 < bad
+    masked = relation.clone()
+    masked[0, 1] = -1
+    swapped = unit.clone()
+    swapped[1] = unit[0]  # text 1 looks like image 0, for which it is unknown
+    known = contrastive_loss(unit, swapped, relation, torch.tensor(50.0))
+    unknown = contrastive_loss(unit, swapped, masked, torch.tensor(50.0))
+    assert unknown < known
+
+
+def test_presence_threshold_separates() -> None:
+    rows = [{"presence": 0.8, "present": True, "1.0/0.5": 0.7} for _ in range(5)]
+    rows += [{"presence": 0.1, "present": False} for _ in range(5)]
+    chosen = choose(rows)
+    assert 0.1 < chosen["presence"] <= 0.8 and chosen["threshold"] == 0.5
+    assert "presence" not in choose(rows[:6])
+
+

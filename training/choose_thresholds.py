@@ -1,0 +1,143 @@
+"""Choose thresholds per (modality, target) on the held-out part of ``train``; ``val`` is never looked at.
+
+``python -m training.choose_thresholds --bundle FOLDER --out pairs.json``
+
+For each pair: the share of the text-prompted mask against the one from
+detected boxes, the probability threshold (both by the mean Dice of images that
+show the target), and the presence below which the answer is "absent" (by the
+mean of sensitivity and specificity).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from napari_claps.field import is_boxed, segment_field
+from napari_claps.models.bundle import Bundle, load_bundle
+from napari_claps.models.manifest import Pair
+from napari_claps.prompters import make_prompter
+from napari_claps.types import Modality
+from napari_claps.views import working_side
+from napari_claps.vocabulary import TARGETS, make_prompt
+from training.data import Record, read_mask, read_rgb, segmentation_records
+from training.sampler import CachedImage, synthetic_images
+
+SHARES = (1.0, 0.75, 0.5)
+THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+MIN_CLASS = 4
+"""Present and absent images needed before a presence threshold is fitted."""
+
+
+def trained_pairs() -> dict[tuple[Modality, str], int]:
+    """Pairs that occur in the training data, with the number of training images that show them."""
+    counts: dict[tuple[Modality, str], int] = defaultdict(int)
+    for record in segmentation_records("train"):
+        for target in record.targets:
+            counts[record.modality, target] += target in record.masks
+    return dict(counts)
+
+
+def measure(bundle: Bundle, records: list[tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], Any]]
+            ) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Dice of every setting, and the presence score, of each image and target."""
+    prompter = make_prompter("claps", bundle)
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for modality, image, masks, targets, fov in tqdm(records, desc="held-out images", mininterval=10):
+        shape = image.shape[:2]
+        groups: dict[int, list[str]] = defaultdict(list)
+        for target in targets:
+            groups[working_side(modality, TARGETS[target].kind, shape)].append(target)
+        for side, names in groups.items():
+            prompts = [make_prompt(n, modality) for n in names]
+            pairs = [bundle.manifest.pair(modality, n) or Pair(modality, n) for n in names]
+            plane = [image.astype(np.float32) / 255]
+            text, boxes = (segment_field(bundle, prompter, plane, side, prompts,
+                                         [replace(p, text_weight=w) for p in pairs])[0] for w in (1.0, 0.0))
+            for i, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
+                truth = masks.get(name)
+                row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None}
+                if truth is not None:
+                    for share in SHARES if is_boxed(prompt) else (1.0,):
+                        p = share * text.probability[i] + (1 - share) * boxes.probability[i]
+                        for threshold in THRESHOLDS:
+                            found = p >= threshold
+                            if fov is not None:
+                                found, truth = found & fov, truth & fov
+                            total = found.sum() + truth.sum()
+                            row[f"{share}/{threshold}"] = 2 * float((found & truth).sum()) / max(float(total), 1.0)
+                rows[str(modality), name].append(row)
+    return rows
+
+
+def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pick the settings of one pair from its rows."""
+    present = [r for r in rows if r["present"]]
+    absent = [r["presence"] for r in rows if not r["present"]]
+    result: dict[str, Any] = {"n_held_out": len(present), "n_absent_held_out": len(absent)}
+    settings = [k for k in (present[0] if present else {}) if "/" in k]
+    if len(present) >= 2:
+        means = {k: float(np.mean([r[k] for r in present])) for k in settings}
+        best = max(means.values())
+        # Among settings as good as the best, the one nearest to the neutral threshold.
+        near = [k for k, v in means.items() if v >= best - 0.003]
+        key = min(near, key=lambda k: (abs(float(k.split("/")[1]) - 0.5), -float(k.split("/")[0])))
+        share, threshold = map(float, key.split("/"))
+        result |= {"text_weight": share, "threshold": threshold, "dice_held_out": round(means[key], 4)}
+    if len(present) >= MIN_CLASS and len(absent) >= MIN_CLASS:
+        scores = np.array([r["presence"] for r in present])
+        cuts = np.unique(np.concatenate([[0.0], np.linspace(0.02, 0.9, 45)]))
+        value = [(scores >= c).mean() + (np.array(absent) < c).mean() for c in cuts]
+        result["presence"] = round(float(cuts[int(np.argmax(value))]), 3)
+    return result
+
+
+def load(record: Record) -> tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]:
+    """Read an image with its masks."""
+    image = read_rgb(record.image)
+    shape = image.shape[:2]
+    masks = {t: m for t, p in record.masks.items() if (m := read_mask(p, shape)).any()}
+    fov = read_mask(record.field_of_view, shape) if record.field_of_view else None
+    return record.modality, image, masks, record.targets, fov
+
+
+def from_synthetic(item: CachedImage):
+    """A synthetic B-scan in the same form."""
+    return item.modality, item.image, {t: m > 127 for t, m in item.masks.items()}, ("retina", "rpe_bm_complex"), None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    bundle = load_bundle(a.bundle)
+    records = [load(r) for r in segmentation_records("train", held_out=True)]
+    records += [from_synthetic(s) for s in synthetic_images(12, seed=999)]
+    rows = measure(bundle, records)
+    counts = trained_pairs()
+    pairs = []
+    for (modality, target), found in sorted(rows.items()):
+        pair = bundle.manifest.pair(Modality(modality), target)
+        if pair is None:  # too few training images
+            continue
+        chosen = choose(found)
+        pairs.append({
+            "modality": modality, "target": target, "threshold": chosen.get("threshold", 0.5),
+            "presence": chosen.get("presence", 0.0), "text_weight": chosen.get("text_weight", 1.0),
+            "box_threshold": pair.box_threshold, "min_area": pair.min_area,
+            "n_train": counts.get((Modality(modality), target), 0),
+            **{k: v for k, v in chosen.items() if k.startswith(("n_", "dice"))},
+        })
+    a.out.write_text(json.dumps({"pairs": pairs}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
