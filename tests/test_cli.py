@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +17,11 @@ import tifffile
 from PIL import Image
 
 from napari_claps import __version__, cli
+from napari_claps.models import bundle
+from napari_claps.models.manifest import read_manifest
 from napari_claps.outputs import FILES
 from napari_claps.pipeline import Pipeline
+from napari_claps.types import Modality, ModalityGuess
 
 RNG = np.random.default_rng(5)
 PHOTO = RNG.integers(0, 255, (72, 96, 3)).astype(np.uint8)
@@ -35,9 +40,16 @@ def claps(capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def load_once():
+    """Load a bundle once for all tests of this file: building its networks takes longer than their answers."""
+    return functools.cache(bundle.load_bundle)
+
+
 @pytest.fixture
-def segment(claps, tiny_bundle, tmp_path):
+def segment(claps, tiny_bundle, tmp_path, load_once, monkeypatch):
     """Run ``claps segment`` with the tiny bundle into ``tmp_path/out``."""
+    monkeypatch.setattr(bundle, "load_bundle", load_once)
 
     def run(*arguments):
         return claps("segment", "--bundle", tiny_bundle, "-o", tmp_path / "out", "--device", "cpu", *arguments)
@@ -159,8 +171,6 @@ def test_quiet_prints_nothing(segment, photo):
 
 
 def test_without_targets_all_of_the_bundle(segment, photo, tiny_bundle, tmp_path):
-    from napari_claps.models.manifest import read_manifest
-
     assert segment(photo, "--modality", "cfp")[0] == 0
     prompts = json.loads((tmp_path / "out" / "photo" / "provenance.json").read_text())["prompts"]
     assert [p["target"] for p in prompts] == read_manifest(str(tiny_bundle)).targets("cfp")
@@ -288,8 +298,6 @@ def test_bad_input_alone_writes_nothing(segment, tmp_path, kind):
 
 
 def test_target_missing_in_the_modality_of_one_file_fails_that_file(segment, tmp_path, photo, monkeypatch):
-    from napari_claps.types import Modality, ModalityGuess
-
     Image.fromarray(PHOTO[:, ::-1]).save(tmp_path / "scan.png")
     guess = {"photo.png": Modality.CFP, "scan.png": Modality.OCT}
     monkeypatch.setattr(Pipeline, "detect_modality", lambda self, image: ModalityGuess(
@@ -392,6 +400,9 @@ def test_bad_settings_file(segment, photo, tmp_path, content, says):
     assert_one_error(err, "s.toml", says)
 
 
+UNTRAINED = "geographic_atrophy"
+
+
 @pytest.mark.parametrize("modality", ["auto", "cfp"])
 def test_pair_that_the_bundle_does_not_know(segment, photo, tmp_path, modality):
     """The tiny bundle supports cfp, but nobody trained it for all that exists there."""
@@ -401,12 +412,7 @@ def test_pair_that_the_bundle_does_not_know(segment, photo, tmp_path, modality):
     assert not (tmp_path / "out").exists()
 
 
-UNTRAINED = "geographic_atrophy"
-
-
 def test_damaged_bundle(claps, photo, tiny_bundle, tmp_path):
-    import shutil
-
     copy = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, copy)
     weights = next(copy.glob("*.safetensors"))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from napari_claps import cli, cli_evaluate
 from napari_claps.errors import ClapsError, InputError
+from napari_claps.evaluate import average_precision
 from napari_claps.evaluate.files import find_truth, read_labels
 from napari_claps.evaluate.outputs import compare
 from napari_claps.outputs import ResultFiles
@@ -120,8 +121,9 @@ def test_volume_is_one_case_over_the_slices_that_were_looked_at(tmp_path):
     write_boxes(tmp_path / "out/v/boxes.json", [(2, 8, 8, 16, 16, 0.9), (3, 0, 0, 4, 4, 0.8)], slices=(2, 3, 4))
     (part,) = compare(tmp_path / "out/v", tmp_path / "truth", name="v")
     assert part.masks.dice == 1
-    assert [m.n_truth for m in part.boxes] == [1, 1, 0]
-    assert [m.hits.tolist() for m in part.boxes] == [[True], [False], []]
+    assert [len(b.truth) for b in part.boxes] == [1, 1, 0]
+    assert [b.predicted.tolist() for b in part.boxes] == [[[8, 8, 24, 24]], [[0, 0, 4, 4]], []]
+    assert [b.scores.tolist() for b in part.boxes] == [[0.9], [0.8], []]
 
 
 def test_touching_instances_of_the_truth_are_separate_boxes(tmp_path):
@@ -131,7 +133,7 @@ def test_touching_instances_of_the_truth_are_separate_boxes(tmp_path):
     write_boxes(tmp_path / "out/a/boxes.json", [(0, 8, 8, 8, 16, 0.9), (0, 16, 8, 8, 16, 0.4)])
     write_masks(tmp_path / "truth/a.ome.tif", {"drusen": truth})
     (score,) = compare(tmp_path / "out/a", tmp_path / "truth", name="a")
-    assert score.boxes[0].n_truth == 2 and score.boxes[0].hits.all()
+    assert len(score.boxes[0].truth) == 2 and average_precision(score.boxes) == pytest.approx(1)
 
 
 def test_presence_comes_from_the_measurements(tmp_path):
@@ -305,7 +307,7 @@ def test_a_folder_of_the_real_writer_is_understood(tmp_path):
     drusen, shrm = compare(tmp_path / "out/scan", tmp_path / "truth", name="scan")
     # Slices 0 and 3 were not looked at: they are zeros in the file, but no error.
     assert drusen.masks.dice == 1 and drusen.masks.truth_size == pytest.approx(2 * 256 * 4e-6)
-    assert [m.hits.tolist() for m in drusen.boxes] == [[True], [True]]
+    assert [len(b.truth) for b in drusen.boxes] == [1, 1] and average_precision(drusen.boxes) == pytest.approx(1)
     assert (drusen.presence, shrm.presence) == (0.8, 0.2)
     assert not shrm.masks.present and not shrm.masks.found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -54,6 +54,7 @@ def test_what_was_not_looked_at_is_nan(slab):
     assert np.isfinite(found.data[::2, 3:]).all()
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(arrays(bool, (3, 9, 4)), st.floats(0.001, 0.1))
 def test_thickness_times_area_is_volume(mask, dy):
     spacing = (0.2, dy, 0.01)

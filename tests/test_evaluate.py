@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.spatial.distance import cdist
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score, precision_score, recall_score
+from scipy.spatial.distance import cdist, dice, jaccard
 
 from napari_claps.errors import InputError
 from napari_claps.evaluate import (
-    BoxMatch,
     ImageScore,
+    SliceBoxes,
     average_precision,
     bootstrap_interval,
-    match_boxes,
     object_boxes,
     score_masks,
     score_table,
@@ -53,13 +51,14 @@ def image_score(dice: float | None, *, found: bool = True, presence: float = 0.5
 
 @quick
 @given(masks, some_masks)
-def test_overlap_agrees_with_scikit_learn(predicted, truth):
+def test_overlap_agrees_with_scipy_and_sets(predicted, truth):
     score = score_masks(predicted, truth)
     p, t = predicted.ravel(), truth.ravel()
-    assert score.dice == pytest.approx(f1_score(t, p))
-    assert score.iou == pytest.approx(jaccard_score(t, p))
-    assert score.precision == pytest.approx(precision_score(t, p, zero_division=0))
-    assert score.recall == pytest.approx(recall_score(t, p))
+    assert score.dice == pytest.approx(1 - dice(t, p))
+    assert score.iou == pytest.approx(1 - jaccard(t, p))
+    pixels_p, pixels_t = set(np.flatnonzero(p)), set(np.flatnonzero(t))
+    assert score.precision == pytest.approx(len(pixels_p & pixels_t) / max(len(pixels_p), 1))
+    assert score.recall == pytest.approx(len(pixels_p & pixels_t) / len(pixels_t))
 
 
 @quick
@@ -206,52 +205,59 @@ def test_boxes_of_objects_are_8_connected_and_end_exclusive():
     assert object_boxes(np.zeros((5, 5))).shape == (0, 4)
 
 
-def test_a_true_box_is_hit_once_by_the_best_score():
-    truth = np.array([[0, 0, 10, 10], [20, 20, 30, 30]])
-    predicted = np.array([[0, 0, 10, 9], [0, 0, 10, 10], [20, 20, 30, 24], [50, 50, 60, 60]])
-    match = match_boxes(predicted, np.array([0.5, 0.9, 0.8, 0.7]), truth)
-    assert match.hits.tolist() == [False, True, False, False]
-    assert match_boxes(predicted, np.array([0.5, 0.9, 0.8, 0.7]), truth, iou=0.4).hits.tolist() == [
-        False,
-        True,
-        True,
-        False,
-    ]
-    assert match.n_truth == 2
+NONE = np.zeros((0, 4))
+BOX = np.array([[10, 20, 30, 60]])
 
 
-def test_nothing_proposed_or_nothing_true_is_no_crash():
-    none = np.zeros((0, 4))
-    assert match_boxes(none, np.zeros(0), none).n_truth == 0
-    assert not match_boxes(np.ones((2, 4)), np.ones(2), none).hits.any()
-    assert np.isnan(average_precision([match_boxes(none, np.zeros(0), none)]))
-    assert average_precision([match_boxes(none, np.zeros(0), np.array([[0, 0, 4, 4]]))]) == 0
+def test_perfect_boxes_have_average_precision_1():
+    other = SliceBoxes(BOX + 100, [0.2], BOX + 100)
+    assert average_precision([SliceBoxes(BOX, [0.9], BOX), other]) == pytest.approx(1)
 
 
-def test_average_precision_by_hand():
-    # Ranked hit, miss, hit with 4 true boxes: (1/4) * 1 + (1/4) * 2/3.
-    one, two = (
-        BoxMatch(np.array([0.9, 0.7]), np.array([True, True]), 3),
-        BoxMatch(np.array([0.8]), np.array([False]), 1),
-    )
-    assert average_precision([one, two]) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
-    assert average_precision([one]) == pytest.approx(2 / 3)
+@pytest.mark.parametrize(("width", "expected"), [(20, 1), (19, 0)])
+def test_a_hit_overlaps_by_half(width, expected):
+    found = BOX.copy()
+    found[0, 3] = 20 + width  # of 40 columns
+    assert average_precision([SliceBoxes(found, [0.9], BOX)]) == pytest.approx(expected)
+    assert average_precision([SliceBoxes(found, [0.9], BOX)], iou=0.4) == pytest.approx(1)
+
+
+def test_a_second_box_on_the_same_object_is_false():
+    good_last = SliceBoxes(np.repeat(BOX, 2, axis=0), [0.9, 0.8], np.concatenate([BOX, BOX + 100]))
+    # One of two objects is found with full precision up to recall 0.5 (51 of COCO's 101 steps).
+    assert average_precision([good_last]) == pytest.approx(51 / 101)
+
+
+def test_false_boxes_in_images_without_the_target_count():
+    false, right = SliceBoxes(BOX, [0.9], NONE), SliceBoxes(BOX, [0.8], BOX)
+    assert average_precision([false, right]) == pytest.approx(0.5)
+    assert average_precision([SliceBoxes(BOX, [0.1], NONE), right]) == pytest.approx(1)
+
+
+def test_more_than_a_hundred_boxes_are_all_counted():
+    rows = np.arange(150) * 20
+    truth = np.stack([rows, rows, rows + 10, rows + 10], axis=1)
+    assert average_precision([SliceBoxes(truth, np.linspace(0.1, 0.9, 150), truth)]) == pytest.approx(1)
+
+
+def test_nothing_proposed_or_nothing_true_is_no_crash(capsys):
+    assert np.isnan(average_precision([]))
+    assert np.isnan(average_precision([SliceBoxes(BOX, [0.5], NONE)]))
+    assert average_precision([SliceBoxes(NONE, [], BOX)]) == 0
+    assert average_precision([SliceBoxes(NONE, [], BOX), SliceBoxes(BOX, [0.5], NONE)]) == 0
+    assert capsys.readouterr().out == ""
 
 
 @quick
-@given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=30).filter(
-        lambda x: any(h for h, _ in x)
-    )
-)
-def test_average_precision_agrees_with_ranking_the_truth(ranked):
-    hits, scores = np.array([h for h, _ in ranked]), np.array([s / 20 for _, s in ranked])
-    match = BoxMatch(scores, hits, int(hits.sum()))
-    assert average_precision([match]) == pytest.approx(average_precision_score(hits, scores))
-    # As many true boxes again that were never proposed halve the recall everywhere.
-    assert average_precision([match, BoxMatch(np.zeros(0), np.zeros(0, bool), int(hits.sum()))]) == pytest.approx(
-        average_precision_score(hits, scores) / 2
-    )
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), min_size=1, max_size=25, unique_by=lambda x: x[1]))
+def test_average_precision_agrees_with_its_definition(ranked):
+    """The mean over 101 recalls of the best precision at that recall or more."""
+    slices = [SliceBoxes(BOX, [score / 1000], BOX if hit else NONE) for hit, score in ranked]
+    slices.append(SliceBoxes(NONE, [], BOX))
+    hits = np.array([hit for hit, _ in sorted(ranked, key=lambda x: -x[1])])
+    precision, recall = hits.cumsum() / np.arange(1, len(hits) + 1), hits.cumsum() / (hits.sum() + 1)
+    best = [max(precision[recall >= r - 1e-12], default=0) for r in np.linspace(0, 1, 101)]
+    assert average_precision(slices) == pytest.approx(np.mean(best), abs=1e-9)
 
 
 # Summary
@@ -273,6 +279,14 @@ def test_means_run_over_images_where_the_target_is_present():
     assert row["dice_low"] <= row["dice"] <= row["dice_high"]
     assert (row["size_bias"], row["size_error"]) == (pytest.approx(-1 / 3), pytest.approx(1 / 3))
     assert np.isnan(row["ap50"])
+
+
+@quick
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_auroc_agrees_with_counting_pairs(there, not_there):
+    scores = [image_score(0.5, presence=p / 5) for p in there] + [image_score(None, presence=p / 5) for p in not_there]
+    pairs = [(a > b) + 0.5 * (a == b) for a in there for b in not_there]
+    assert summarise(scores).auroc[0] == pytest.approx(np.mean(pairs))
 
 
 def test_auroc_ranks_the_presence_scores():
@@ -301,9 +315,9 @@ def test_pixels_and_millimetres_are_not_averaged():
 
 
 def test_boxes_are_pooled_over_the_images_of_a_data_set():
-    one = BoxMatch(np.array([0.9]), np.array([True]), 1)
-    missed = BoxMatch(np.zeros(0), np.zeros(0, bool), 1)
-    assert summarise([image_score(0.5, boxes=(one,)), image_score(0.1, boxes=(missed,))]).ap50[0] == 0.5
+    one, missed = SliceBoxes(BOX, [0.9], BOX), SliceBoxes(NONE, [], BOX)
+    summary = summarise([image_score(0.5, boxes=(one,)), image_score(0.1, boxes=(missed,))])
+    assert summary.ap50[0] == pytest.approx(51 / 101)
 
 
 def test_table_has_a_row_per_image_and_keeps_its_columns_when_empty():

@@ -54,7 +54,7 @@ def _npy(path: Path) -> None:
 
 def _nifti(path: Path) -> None:
     nibabel = pytest.importorskip("nibabel", reason="the extra 'formats' is not installed")
-    nibabel.save(nibabel.Nifti1Image(volume(3, 40, 30), np.diag([0.1, 0.2, 0.3, 1])), path)
+    nibabel.save(nibabel.Nifti1Image(volume(3, 40, 30).T, np.diag([0.1, 0.2, 0.3, 1])), path)
 
 
 def _vol(path: Path) -> None:

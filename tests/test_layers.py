@@ -101,8 +101,6 @@ def test_refused_layers():
         LayerSource.of(Image(np.full((9, 9), np.nan), name="x")).image()
     with pytest.raises(InputError, match="at least 8 x 8"):
         LayerSource.of(Image(np.zeros((1, 1)), name="dot")).image()
-    with pytest.raises(InputError, match="complex"):
-        LayerSource.of(Image(np.zeros((9, 9), complex), name="c")).image()
 
 
 def test_lazy_and_multiscale_layers():

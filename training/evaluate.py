@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
-from napari_claps.evaluate import ImageScore, match_boxes, object_boxes, score_masks
+from napari_claps.evaluate import ImageScore, SliceBoxes, object_boxes, score_masks
 from napari_claps.io import read
 from napari_claps.pipeline import Pipeline
 from napari_claps.settings import Settings
@@ -91,9 +91,8 @@ class Evaluation:
         predicted = result.masks[target] > 0 if result else empty
         kind = TARGETS[target].kind
         boxes = [b for b in result.boxes if b.label == target] if result else []
-        match = match_boxes(
-            np.array([(b.y0, b.x0, b.y1, b.x1) for b in boxes]), np.array([b.score for b in boxes]), object_boxes(truth)
-        )
+        corners = np.array([(b.y0, b.x0, b.y1, b.x1) for b in boxes])
+        slice_boxes = SliceBoxes(corners, np.array([b.score for b in boxes]), object_boxes(truth))
         score = ImageScore(
             dataset=record.dataset,
             image=record.stem,
@@ -102,7 +101,7 @@ class Evaluation:
                 predicted, truth, field=field_of_view, spacing=image.plane_spacing, centreline=kind is Kind.TREE
             ),
             presence=float(result.presence[target]) if result else 0.0,
-            boxes=(match,) if kind in (Kind.OBJECT, Kind.LESION) else (),
+            boxes=(slice_boxes,) if kind in (Kind.OBJECT, Kind.LESION) else (),
         )
         self.scores.append(score)
         if score.masks.present:

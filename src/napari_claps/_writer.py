@@ -42,13 +42,10 @@ def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> lis
     image = RetinalImage(first, spacing=(spacing := _spacing(layers[0][1])), source=Path(path).name,
                          spacing_source=SpacingSource.NONE if spacing is None else SpacingSource.USER)
     writer = MaskWriter(image, list(arrays))
-    try:
-        for index in range(image.n_slices):
-            writer.add(index, {k: a[index] if image.is_volume else a for k, a in arrays.items()})
-        with atomic_path(path) as temporary:
-            writer.write(temporary)
-    finally:
-        writer.close()
+    for index in range(image.n_slices):
+        writer.add(index, {label: masks[index] if image.is_volume else masks for label, masks in arrays.items()})
+    with atomic_path(path) as temporary:
+        writer.write(temporary)
     return [path]
 
 

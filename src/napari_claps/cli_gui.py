@@ -16,6 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the viewer and wait until it is closed."""
+    from napari_claps.cli_messages import report_error
     from napari_claps.errors import InputError
 
     missing = [path for path in arguments.inputs if not path.exists()]
@@ -33,7 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     viewer.window.add_plugin_dock_widget("napari-claps", "Segment")
     for path in arguments.inputs:
         # napari opens pictures itself; our reader is for what it would open without the spacing.
-        viewer.open(path, plugin="napari-claps" if _is_ours(path) else None)
+        try:
+            viewer.open(path, plugin="napari-claps" if _is_ours(path) else "napari")
+        except Exception as error:  # one bad file shall not close the window
+            report_error(error, text=f"{path}: {error}", debug=arguments.debug)
     napari.run()
     return 0
 

@@ -44,6 +44,8 @@ class LinkRule:
         half its area.
     small : float
         Area below which an object in a single slice may be a flicker.
+    gap_distance : float
+        Distance along z up to which a gap is bridged: lesions that lie farther apart are often two.
     max_gap : int
         Slices that an object may be missing in, and still be one object. 0 bridges none.
     gap_share : float
@@ -60,6 +62,7 @@ class LinkRule:
     reach: float
     min_overlap: float
     small: float
+    gap_distance: float
     max_gap: int = 1
     gap_share: float = 0.25
     damp: bool = True
@@ -67,16 +70,16 @@ class LinkRule:
     keep: float = 0.35
 
     def __post_init__(self) -> None:
-        if min(self.max_distance, self.reach, self.min_overlap, self.small, self.max_gap) < 0:
+        if min(self.max_distance, self.reach, self.min_overlap, self.small, self.gap_distance, self.max_gap) < 0:
             raise InputError(f"{self}: distances, areas and gaps cannot be negative.")
         if not all(0 <= share <= 1 for share in (self.gap_share, self.strong, self.keep)):
             raise InputError(f"{self}: gap_share, strong and keep must lie between 0 and 1.")
 
 
-MM_RULE = LinkRule(max_distance=0.5, reach=0.02, min_overlap=2e-4, small=0.01)
+MM_RULE = LinkRule(max_distance=0.5, reach=0.02, min_overlap=2e-4, small=0.01, gap_distance=0.3)
 """0.0002 mm2 is a square of 14 um, 0.01 mm2 one of 0.1 mm: about the smallest cyst that graders draw."""
 
-PIXEL_RULE = LinkRule(max_distance=2, reach=5, min_overlap=4, small=200)
+PIXEL_RULE = LinkRule(max_distance=2, reach=5, min_overlap=4, small=200, gap_distance=2)
 """About the same at the usual sampling of macular OCT, for volumes whose spacing nobody said."""
 
 
@@ -114,7 +117,7 @@ class SliceLinker:
     -----
     Objects of two neighbouring slices are linked if they overlap by
     `rule.min_overlap`; an object that ends, and one that begins at most
-    `rule.max_gap` slices later, if they overlap by `rule.gap_share`. Chains of
+    `rule.max_gap` slices and `rule.gap_distance` later, if they overlap by `rule.gap_share`. Chains of
     links are one object, so that pockets that merge or split are one too.
     Neighbours are slices that were looked at: with every third slice, those.
     """
@@ -140,7 +143,7 @@ class SliceLinker:
 
     def are_neighbours(self, first: int, second: int) -> bool:
         """Whether two slices are near enough to say something about each other."""
-        return (second - first) * (self.spacing[0] if self.spacing else 1.0) <= self.rule.max_distance
+        return self._distance(first, second) <= self.rule.max_distance
 
     def add(self, result: SliceResult) -> None:
         """Take a slice; the arrays of the last few are kept and must not be changed meanwhile.
@@ -163,8 +166,10 @@ class SliceLinker:
             seen.append(result.presence.get(label, math.nan))
         self.slices.append(result.index)
         for earlier in reversed(self._recent):  # the nearest first: a gap is bridged only where nothing was nearer
-            if self.are_neighbours(earlier.index, plane.index):
-                self._link(earlier, plane)
+            is_gap = plane.order - earlier.order > 1
+            farthest = self.rule.gap_distance if is_gap else self.rule.max_distance
+            if self._distance(earlier.index, plane.index) <= farthest:
+                self._link(earlier, plane, is_gap=is_gap)
         self._recent.append(plane)
 
     def chains(self) -> tuple[pd.DataFrame, np.ndarray]:
@@ -174,6 +179,9 @@ class SliceLinker:
         size = max(len(table), 1)
         graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(size, size))
         return table, connected_components(graph, directed=False)[1][:len(table)]
+
+    def _distance(self, first: int, second: int) -> float:
+        return (second - first) * (self.spacing[0] if self.spacing else 1.0)
 
     def _note(self, plane: _Plane, label: str, mask: np.ndarray, scores: Mapping[tuple[str, int], float]) -> np.ndarray:
         """Enter the objects of a mask, and return the row of every instance number, -1 where there is none."""
@@ -197,12 +205,11 @@ class SliceLinker:
         self._went_before += [False] * len(instances)
         return rows
 
-    def _link(self, earlier: _Plane, plane: _Plane) -> None:
+    def _link(self, earlier: _Plane, plane: _Plane, *, is_gap: bool) -> None:
         labels = [label for label in plane.masks
                   if not is_whole(label) and self._has_objects(earlier, label) and self._has_objects(plane, label)]
         if not labels:
             return
-        is_gap = plane.order - earlier.order > 1
         shift = axial_shift(earlier.masks, plane.masks, int(self.rule.reach / (self.spacing[1] if self.spacing else 1)))
         edges = []
         for label in labels:

@@ -137,8 +137,14 @@ class RetinalImage:
 
     @property
     def plane_spacing(self) -> tuple[float, float] | None:
-        """Millimetres per pixel along y and x, or None."""
-        return None if self.spacing is None else (self.spacing[-2], self.spacing[-1])
+        """Millimetres per pixel along y and x, or None.
+
+        A volume whose slice distance is unknown has no `spacing`, but its
+        reader may know the spacing within a slice (``metadata["plane_spacing"]``).
+        """
+        if self.spacing is None:
+            return self.metadata.get("plane_spacing")
+        return self.spacing[-2], self.spacing[-1]
 
     def plane(self, index: int) -> np.ndarray:
         """Slice `index` as (y, x) or (y, x, 3), in the dtype of the file."""

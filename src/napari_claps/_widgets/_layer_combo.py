@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
+from qtpy.compat import isalive
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
 
@@ -58,6 +59,9 @@ class LayerCombo(QComboBox):
         return [events.inserted, events.removed, events.reordered]
 
     def _refresh(self, event: Any = None) -> None:
+        if not isalive(self):  # the dock widget was closed, the viewer was not
+            self.disconnect_viewer()
+            return
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         self._watch_names(images)
         keep = self._layer if self._layer in images else (images[-1] if images else None)

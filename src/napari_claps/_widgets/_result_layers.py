@@ -60,6 +60,7 @@ class ResultLayers:
         self._tables: dict[str, dict[int, list[int]]] = {}
         self._new_boxes: list[Box] = []
         self._changed: set[str] = set()
+        self._first_label = ""
 
     def layers(self) -> list[Labels | Shapes]:
         """Layers of this run that are still in the viewer."""
@@ -117,7 +118,8 @@ class ResultLayers:
         )
         for layer in (*self.masks.values(), self.boxes):
             self._viewer.add_layer(layer)
-        self._default_box(result.prompts[0].label)
+        self._first_label = result.prompts[0].label
+        self._default_box()
 
     def _metadata(self, result: SliceResult, content: str, **more: Any) -> dict[str, Any]:
         guess = result.modality
@@ -165,8 +167,9 @@ class ResultLayers:
         layer.add([box_corners(box, is_volume=is_volume) for box in boxes], shape_type="rectangle",
                   edge_color=box_colours(boxes), face_color="transparent")
         layer.features = table
-        self._default_box(self._provenance["targets"][0])
+        self._default_box()
 
-    def _default_box(self, label: str) -> None:
+    def _default_box(self) -> None:
         """A box that the user draws is certain, and of the first target until told otherwise."""
-        self.boxes.feature_defaults = {"label": label, "score": 1.0, "slice": 0, "source": "user", "instance": 0}
+        self.boxes.feature_defaults = {"label": self._first_label, "score": 1.0, "slice": 0, "source": "user",
+                                       "instance": 0}

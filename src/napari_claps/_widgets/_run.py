@@ -9,6 +9,7 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.utils.notifications import show_info
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_claps._layers import LayerSource
@@ -121,7 +122,7 @@ class Run(QObject):
         self.state_changed.emit(state)
 
     def _on_layer_removed(self, event: Any = None) -> None:
-        results = self._results
+        results = self._results if isalive(self) else None
         if results is not None and self.state is State.RUNNING and not results.is_wanted():
             self.cancel()
             gone = "its results were" if results.image in self._viewer.layers else f"{results.image.name!r} was"

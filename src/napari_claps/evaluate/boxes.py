@@ -1,36 +1,40 @@
-"""Average precision of scored boxes."""
+"""Average precision of scored boxes, as COCO defines it."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from sklearn.metrics import average_precision_score
 
 EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
 """8-connectivity: pixels that touch at a corner are one object."""
 
 
 @dataclass(frozen=True, eq=False)
-class BoxMatch:
-    """Which predicted boxes of one slice hit a true box.
+class SliceBoxes:
+    """Predicted and true boxes of one target in one slice.
 
     Parameters
     ----------
+    predicted, truth : ndarray
+        (n, 4) and (m, 4) float64, ``(y0, x0, y1, x1)`` in pixels, end exclusive.
     scores : ndarray
-        (n,) float64, score of each predicted box.
-    hits : ndarray
-        (n,) bool.
-    n_truth : int
-        Number of true boxes.
+        (n,), of the predicted boxes.
     """
 
+    predicted: np.ndarray
     scores: np.ndarray
-    hits: np.ndarray
-    n_truth: int
+    truth: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("predicted", "truth"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float).reshape(-1, 4))
+        object.__setattr__(self, "scores", np.asarray(self.scores, dtype=float).reshape(len(self.predicted)))
 
 
 def object_boxes(mask: np.ndarray) -> np.ndarray:
@@ -56,51 +60,54 @@ def object_boxes(mask: np.ndarray) -> np.ndarray:
     return np.array(boxes, dtype=float).reshape(-1, 4)
 
 
-def match_boxes(predicted: np.ndarray, scores: np.ndarray, truth: np.ndarray, *, iou: float = 0.5) -> BoxMatch:
-    """Assign predicted boxes to true ones, best score first, each true box once.
+def average_precision(slices: Iterable[SliceBoxes], *, iou: float = 0.5) -> float:
+    """Average precision over all slices, those without the target included.
+
+    Computed by pycocotools, without a limit on the number of boxes. NaN when there is no true box at all.
 
     Parameters
     ----------
-    predicted, truth : ndarray
-        (n, 4) and (m, 4), ``(y0, x0, y1, x1)`` in pixels, end exclusive.
-    scores : ndarray
-        (n,).
+    slices : iterable of SliceBoxes
+        Of one target.
     iou : float
-        Least overlap of a hit. As in COCO, a box takes the free true box that it overlaps most.
+        Least overlap of a hit.
     """
-    predicted, truth = np.reshape(predicted, (-1, 4)).astype(float), np.reshape(truth, (-1, 4)).astype(float)
-    scores = np.asarray(scores, dtype=float).ravel()
-    overlap = _pairwise_iou(predicted, truth)
-    hits = np.zeros(len(predicted), dtype=bool)
-    free = np.ones(len(truth), dtype=bool)
-    for i in np.argsort(-scores, kind="stable") if len(truth) else ():
-        best = int(np.argmax(np.where(free, overlap[i], -1)))
-        if free[best] and overlap[i, best] >= iou:
-            hits[i], free[best] = True, False
-    return BoxMatch(scores, hits, len(truth))
-
-
-def average_precision(matches: Iterable[BoxMatch]) -> float:
-    """Average precision over all images, absent ones included; NaN without any true box.
-
-    The sum over the recall steps of the precision there, without interpolation.
-    """
-    matches = list(matches)
-    n_truth = sum(m.n_truth for m in matches)
-    if not n_truth:
+    slices = list(slices)
+    if not any(len(s.truth) for s in slices):
         return math.nan
-    hits = np.concatenate([m.hits for m in matches])
-    if not hits.any():
+    if not any(len(s.predicted) for s in slices):  # pycocotools cannot load nothing
         return 0.0
-    scores = np.concatenate([m.scores for m in matches])
-    # scikit-learn knows the boxes that were proposed; those never proposed lower the recall.
-    return float(average_precision_score(hits, scores)) * np.count_nonzero(hits) / n_truth
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    found = [
+        {"image_id": i, "category_id": 1, "bbox": _xywh(box), "score": float(score)}
+        for i, s in enumerate(slices)
+        for box, score in zip(s.predicted, s.scores, strict=True)
+    ]
+    true = [_annotation(i, box) for i, s in enumerate(slices) for box in s.truth]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        truth = COCO()
+        truth.dataset = {
+            "images": [{"id": i} for i in range(len(slices))],
+            "categories": [{"id": 1}],
+            "annotations": [{**annotation, "id": k} for k, annotation in enumerate(true, start=1)],
+        }
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluation.params.iouThrs = np.array([iou])
+        evaluation.params.maxDets = [max(len(s.predicted) for s in slices)]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, math.inf]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return float(evaluation.eval["precision"].mean())
 
 
-def _pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, m) intersection over union of (n, 4) and (m, 4) boxes."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area_a, area_b = (np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=-1) for x in (a, b))
-    union = area_a[:, None] + area_b[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+def _xywh(box: np.ndarray) -> list[float]:
+    y0, x0, y1, x1 = map(float, box)
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _annotation(image: int, box: np.ndarray) -> dict[str, object]:
+    x, y, width, height = _xywh(box)
+    return {"image_id": image, "category_id": 1, "bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from napari_claps.errors import InputError
-from napari_claps.evaluate.boxes import BoxMatch, match_boxes, object_boxes
+from napari_claps.evaluate.boxes import SliceBoxes, object_boxes
 from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_labels
 from napari_claps.evaluate.masks import score_masks
 from napari_claps.evaluate.summary import ImageScore
@@ -126,11 +126,11 @@ def _common_spacing(predicted: Labels, truth: Labels) -> tuple[float, ...] | Non
     return predicted.spacing or truth.spacing
 
 
-def _match(found: FoundBoxes, target: str, truth: np.ndarray) -> tuple[BoxMatch, ...]:
+def _match(found: FoundBoxes, target: str, truth: np.ndarray) -> tuple[SliceBoxes, ...]:
     planes = truth if truth.ndim == 3 else truth[None]
     nothing = np.zeros((0, 5))
     each = (found.boxes.get((target, i), nothing) for i in found.slices)
-    return tuple(match_boxes(b[:, :4], b[:, 4], object_boxes(plane)) for b, plane in zip(each, planes, strict=True))
+    return tuple(SliceBoxes(b[:, :4], b[:, 4], object_boxes(plane)) for b, plane in zip(each, planes, strict=True))
 
 
 def _read_boxes(path: Path) -> FoundBoxes | None:

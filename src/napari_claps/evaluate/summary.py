@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from scipy.stats import mannwhitneyu
 
-from napari_claps.evaluate.boxes import BoxMatch, average_precision
+from napari_claps.evaluate.boxes import SliceBoxes, average_precision
 from napari_claps.evaluate.masks import MaskScore
 
 MEANS = ("dice", "iou", "precision", "recall", "hd95", "cldice")
@@ -29,7 +29,7 @@ class ImageScore:
     masks : MaskScore
     presence : float
         Predicted score in [0, 1] that the target is there at all; NaN when it is not known.
-    boxes : tuple of BoxMatch
+    boxes : tuple of SliceBoxes
         One per slice; empty when boxes are not compared.
     """
 
@@ -38,7 +38,7 @@ class ImageScore:
     target: str
     masks: MaskScore
     presence: float = math.nan
-    boxes: tuple[BoxMatch, ...] = ()
+    boxes: tuple[SliceBoxes, ...] = ()
 
 
 def score_table(scores: Sequence[ImageScore]) -> pd.DataFrame:
@@ -127,8 +127,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _auroc(group: list[ImageScore]) -> float:
-    present = [s.masks.present for s in group]
-    presence = [s.presence for s in group]
-    if len(set(present)) < 2 or not np.isfinite(presence).all():
+    """Chance that an image with the target has a higher presence score than one without."""
+    there, not_there = ([s.presence for s in group if s.masks.present is present] for present in (True, False))
+    if not there or not not_there or not np.isfinite(there + not_there).all():
         return math.nan
-    return float(roc_auc_score(present, presence))
+    # The area under the ROC curve is the Mann-Whitney statistic over the number of pairs.
+    return float(mannwhitneyu(there, not_there, method="asymptotic").statistic) / (len(there) * len(not_there))

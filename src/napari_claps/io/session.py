@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ SUFFIX = ".claps.zip"
 
 MAX_BYTES = 4 * 2**30
 """Largest sum of the inflated members: ten targets in 512 B-scans of 496 x 768."""
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Rgba = tuple[float, float, float, float]
 
@@ -152,8 +149,8 @@ class ImageLayer:
     name: str
     image: ImageReference | RetinalImage
     placement: Placement = Placement()
-    style: Mapping[str, Any] = _NOTHING
-    metadata: Mapping[str, Any] = _NOTHING
+    style: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +177,8 @@ class MaskLayer:
     colours: Mapping[int | None, Rgba] | None = None
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
     placement: Placement = Placement()
-    style: Mapping[str, Any] = _NOTHING
-    metadata: Mapping[str, Any] = _NOTHING
+    style: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +196,8 @@ class BoxLayer:
     colours: tuple[Rgba, ...] | None = None
     features: pd.DataFrame = field(default_factory=pd.DataFrame)
     placement: Placement = Placement()
-    style: Mapping[str, Any] = _NOTHING
-    metadata: Mapping[str, Any] = _NOTHING
+    style: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 Layer = ImageLayer | MaskLayer | BoxLayer
@@ -216,7 +213,7 @@ class Session:
     layers: tuple[Layer, ...]
     settings: Settings | None = None
     targets: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = _NOTHING
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_session(path: str | Path) -> bool:
@@ -297,6 +294,8 @@ def _sha256(path: Path) -> str:
     """SHA-256 of a file or folder, as the provenance has it."""
     from napari_claps.outputs.provenance import sha256_of
 
+    if not path.exists():
+        raise InputError(f"{path}: there is no such image.")
     try:
         return sha256_of(path)
     except OSError as error:

@@ -1,0 +1,120 @@
+"""Write the model card of a bundle from its manifest and its report on ``val``.
+
+``python -m training.model_card --bundle FOLDER --report REPORT --out docs/model-card.md``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_claps.io.atomic import atomic_path
+from napari_claps.models.manifest import BundleManifest, read_manifest
+from napari_claps.vocabulary import MODALITIES
+
+DATA = """\
+| data set | modality | images for training | terms as far as known |
+|---|---|---|---|
+| DRIVE with RITE | colour fundus | 16 | research; Staal 2004 |
+| CHASE_DB1 | colour fundus (children) | 16 | CC BY 4.0 (second-hand) |
+| HRF | colour fundus | 21 | CC BY 4.0 (second-hand); origin of the artery and vein labels unknown |
+| IDRiD | colour fundus | 45, and 413 with grades | CC BY 4.0 |
+| Drishti-GS | colour fundus | 42 | research, unknown |
+| wide-field vessels (Estrada 2015) | ultra-widefield | 16 | unknown |
+| RAVIR | infrared SLO | 14 | unknown (challenge) |
+| OCTA-500, 3 mm and 6 mm | OCT angiograms | 139 and 180 | research, unknown |
+| ROSSA | OCT angiograms | 100 | repository MIT |
+| angiograms with vein occlusion | fluorescein angiograms | 11, and 120 with labels | repository Apache-2.0 |
+| Kermany B-scans with polygons | OCT B-scans | 272 | CC BY 4.0; polygons of unknown expertise |
+| DME and DR sets from Mexico | colour fundus and OCT | about 2,600 with labels | "cite" |
+| synthetic B-scans of this package | OCT B-scans | 240 | BSD-3-Clause |
+"""
+
+TEXT = """\
+# Model card of `{name}` {version}
+
+**Use.** Research on retinal images: finding and outlining the targets below. Not for clinical decisions.
+
+**Licence of the weights.** {licence}. {notice}
+
+**What it is.** One EfficientNet-Lite0 encoder (ImageNet) and one MiniLM-L6 text tower, shared by CLIP, a GroundingDINO head
+and a SAM head ({size:.0f} MB in half precision). {note}
+
+## Accuracy on images not used for training
+
+{n} validation images; only the image and the target names were given, modality detected: right in {modality:.1%}.
+Mean Dice over the images that show the target, with the bootstrap 95 % interval. Thresholds were chosen on a held-out part of
+the training images, never on these.
+
+{table}
+
+Made with `python -m training.evaluate --bundle {name} --split val --out REPORT`.
+
+## Pairs it refuses
+
+It answers only for the pairs below; `n` is the number of images that showed the target in training. `retina` and
+`rpe_bm_complex` were learnt from synthetic B-scans alone and have no accuracy on real images.
+
+{pairs}
+
+## What limits it
+
+{limits}
+
+## Data
+
+{data}
+
+No patient crosses from training to validation where patients are known. `val` of each set is listed in the data folder's table.
+"""
+
+
+def score_rows(summary: list[dict[str, Any]]) -> str:
+    """Markdown table of the report."""
+    lines = ["| data set | target | images with it | Dice | 95 % interval | without it | of these, false alarms |",
+             "|---|---|---|---|---|---|---|"]
+    for row in summary:
+        if row["n_present"] == 0:
+            continue
+        interval = "" if row["dice_low"] is None else f"{row['dice_low']:.2f} to {row['dice_high']:.2f}"
+        alarms = row.get("false_positive_rate")
+        lines.append(f"| {row['dataset']} | {row['target']} | {row['n_present']} | {row['dice']:.3f} | {interval} | "
+                     f"{row['n_absent']} | {'' if alarms is None else f'{alarms:.0%}'} |")
+    return "\n".join(lines)
+
+
+def pair_rows(manifest: BundleManifest) -> str:
+    """Markdown table of the pairs of a bundle, a line per modality."""
+    lines = ["| modality | targets |", "|---|---|"]
+    lines += [f"| {MODALITIES[m].name} (`{m}`) | {', '.join(f'`{t}`' for t in manifest.targets(m))} |"
+              for m in manifest.modalities]
+    return "\n".join(lines)
+
+
+def write_card(bundle: str, report: Path, limits: Path, out: Path) -> None:
+    """Put the card together."""
+    manifest = read_manifest(bundle)
+    facts = json.loads((report / "summary.json").read_text())
+    size = sum(p.stat().st_size for p in manifest.folder.rglob("*") if p.is_file()) / 1e6
+    text = TEXT.format(
+        name=manifest.name, version=manifest.version, licence=manifest.licence, notice=manifest.notice, size=size,
+        note=manifest.training.get("note", ""), n=facts["n_images"], modality=facts["modality_accuracy"],
+        table=score_rows(facts["summary"]), pairs=pair_rows(manifest), limits=limits.read_text().strip(), data=DATA.strip())
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="claps-tiny")
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--limits", type=Path, default=Path("docs/limits.md"), help="what is known to fail, as text")
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    write_card(a.bundle, a.report, a.limits, a.out)
+
+
+if __name__ == "__main__":
+    main()
