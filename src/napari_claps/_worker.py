@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject
 
 from napari_claps._layers import LayerSource
+from napari_claps._triton import hide_triton_from_torch
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess, SliceResult
 
@@ -79,6 +80,7 @@ class Engine:
             return Failure(error)
 
     def _pipeline(self, settings: Settings) -> Pipeline:
+        hide_triton_from_torch()
         from napari_claps.models.bundle import load_bundle
         from napari_claps.pipeline import Pipeline
 

@@ -17,7 +17,7 @@ from napari_claps import __version__
 from napari_claps.cli_messages import report, report_error
 from napari_claps.errors import ClapsError
 
-COMMANDS = ("segment", "demo", "measure", "evaluate", "models", "sample", "info", "gui")
+COMMANDS = ("segment", "demo", "measure", "evaluate", "export", "models", "sample", "info", "gui")
 """Each is a module ``cli_<command>`` with ``add_parser(subparsers)``, which sets ``run``: arguments -> exit code."""
 
 EPILOG = """\

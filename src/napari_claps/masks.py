@@ -50,8 +50,9 @@ def extract_objects(probability: np.ndarray, *, threshold: float, min_area: floa
     return np.minimum(objects, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
-def match_boxes(objects: np.ndarray, probability: np.ndarray, detected: Sequence[tuple[float, float, float, float, float]],
-                *, name: str, slice_index: int) -> tuple[Box, ...]:
+def match_boxes(objects: np.ndarray, probability: np.ndarray,
+                detected: Sequence[tuple[float, float, float, float, float]], *, name: str,
+                slice_index: int) -> tuple[Box, ...]:
     """Give every object its box and score.
 
     An object takes the detected box that overlaps its own outline best (IoU of

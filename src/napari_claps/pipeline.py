@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,39 @@ from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kin
 
 if TYPE_CHECKING:
     from napari_claps.models.bundle import Bundle
+
+
+def check_region(region: tuple[int, int, int, int], image: RetinalImage) -> None:
+    """Refuse a region that is not inside the image, or too small.
+
+    Raises
+    ------
+    InputError
+    """
+    y0, x0, y1, x1 = region
+    height, width = image.plane_shape
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width) or min(y1 - y0, x1 - x0) < 8:
+        raise InputError(f"{image.source}: the region (y0, x0, y1, x1) = {tuple(region)} must lie inside the image of "
+                         f"{height} x {width} pixels and have at least 8 x 8 pixels.")
+
+
+def cropped(image: RetinalImage, region: tuple[int, int, int, int]) -> RetinalImage:
+    """A view of the part of an image that lies in the region."""
+    y0, x0, y1, x1 = region
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    data = image.data[:, rows, columns] if image.is_volume else image.data[rows, columns]
+    return dataclasses.replace(image, data=data, localizer=None, scan_lines=None, layers={})
+
+
+def pasted(result: SliceResult, region: tuple[int, int, int, int], shape: tuple[int, int]) -> SliceResult:
+    """The result of a region as that of the whole slice."""
+    y0, x0, y1, x1 = region
+    masks = {}
+    for label, mask in result.masks.items():
+        masks[label] = np.zeros(shape, mask.dtype)
+        masks[label][y0:y1, x0:x1] = mask
+    boxes = tuple(dataclasses.replace(b, y0=b.y0 + y0, y1=b.y1 + y0, x0=b.x0 + x0, x1=b.x1 + x0) for b in result.boxes)
+    return dataclasses.replace(result, masks=masks, boxes=boxes)
 
 
 class Pipeline:
@@ -98,13 +132,14 @@ class Pipeline:
                     f"In this modality it finds: {', '.join(manifest.targets(modality)) or 'nothing'}. "
                     "Choose one of these, or a bundle that was trained for it.")
             if not prompt.target and modality not in manifest.modalities:
-                raise BundleError(f"Bundle {manifest.name} was not trained on {MODALITIES[modality].signature}. It knows: "
-                                  f"{', '.join(manifest.modalities)}.")
+                raise BundleError(f"Bundle {manifest.name} was not trained on {MODALITIES[modality].signature}. "
+                                  f"It knows: {', '.join(manifest.modalities)}.")
             made.setdefault(prompt.label, prompt)
         return tuple(made.values())
 
     def run(self, image: RetinalImage, targets: Sequence[str], *, modality: ModalityGuess | None = None,
-            slices: Sequence[int] | None = None) -> Iterator[SliceResult]:
+            slices: Sequence[int] | None = None,
+            region: tuple[int, int, int, int] | None = None) -> Iterator[SliceResult]:
         """Segment slice by slice.
 
         Everything that can be wrong with the request is checked here, before
@@ -119,6 +154,9 @@ class Pipeline:
             If it was decided before.
         slices : sequence of int, optional
             Only these slices, in this order; all by default.
+        region : tuple of int, optional
+            (y0, x0, y1, x1) in pixels, end exclusive: only this part of every
+            slice is looked at; masks and boxes are those of the whole slice.
 
         Yields
         ------
@@ -133,16 +171,23 @@ class Pipeline:
         if wrong or not order:
             raise InputError(f"{image.source}: slices {wrong or 'none'} asked for, but it has slices "
                              f"0 to {image.n_slices - 1}.")
+        if region is not None:
+            check_region(region, image)
         guess = modality or self.detect_modality(image)
         prompts = self.prompts(targets, guess.modality)
-        return self._run(image, guess, prompts, order)
+        return self._run(image, guess, prompts, order, region)
 
-    def _run(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...],
-             order: list[int]) -> Iterator[SliceResult]:
+    def _run(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], order: list[int],
+             region: tuple[int, int, int, int] | None) -> Iterator[SliceResult]:
         limits = self._limits(image)
         for start in range(0, len(order), self.settings.batch_size):
             chunk = order[start:start + self.settings.batch_size]
-            yield from self._segment(image, guess, prompts, chunk, limits)
+            if region is None:
+                yield from self._segment(image, guess, prompts, chunk, limits)
+            else:
+                part = cropped(image, region)
+                for result in self._segment(part, guess, prompts, chunk, limits):
+                    yield pasted(result, region, image.plane_shape)
 
     def _segment(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], chunk: list[int],
                  limits: tuple[float, float] | None) -> list[SliceResult]:

@@ -112,12 +112,13 @@ class RetinalImage:
                 f"{self.source}: {self.plane_shape[1]} x {self.plane_shape[0]} pixels are too few; "
                 "an image needs at least 8 x 8 pixels."
             )
-        if self.spacing is not None:
-            if len(self.spacing) != spatial or not all(np.isfinite(s) and s > 0 for s in self.spacing):
-                raise InputError(
-                    f"{self.source}: spacing {self.spacing} must be {spatial} positive numbers in mm "
-                    "(one for each axis), or absent when it is not known."
-                )
+        if self.spacing is not None and (
+            len(self.spacing) != spatial or not all(np.isfinite(s) and s > 0 for s in self.spacing)
+        ):
+            raise InputError(
+                f"{self.source}: spacing {self.spacing} must be {spatial} positive numbers in mm "
+                "(one for each axis), or absent when it is not known."
+            )
 
     @property
     def is_volume(self) -> bool:

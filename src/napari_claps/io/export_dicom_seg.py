@@ -84,7 +84,7 @@ def write_dicom_seg(
             f"{path}: a DICOM segmentation refers to the DICOM image that was segmented. Give it with --source, or "
             "choose nifti or ome-zarr if the image was no DICOM file."
         )
-    require("highdicom", extra="dicom-seg", what=f"{path}: writing DICOM Segmentation")
+    require("highdicom", extra="export", what=f"{path}: writing DICOM Segmentation")
     image = _read_source(source, result, keep_patient=keep_patient)
     try:
         dataset = _segmentation(image, result)

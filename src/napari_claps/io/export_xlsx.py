@@ -34,7 +34,7 @@ def write_xlsx(result: SavedResult, path: Path) -> list[Path]:
     OutputError
         If the file cannot be written.
     """
-    openpyxl = require("openpyxl", extra="formats", what=f"{path}: writing XLSX")
+    openpyxl = require("openpyxl", extra="export", what=f"{path}: writing XLSX")
     if result.table is None:
         raise InputError(
             f"{result.source}: has no measurements.csv beside it. Give a folder that claps segment wrote, or measure "

@@ -30,7 +30,7 @@ def write_ome_zarr(result: SavedResult, path: Path, *, source: Path | None = Non
     path : Path
     source : Path, optional
         The image. Its pixels become the image of the folder, which the format expects beside labels; without
-        it the masks are opened one by one, as ``NAME.ome.zarr/labels/TARGET``.
+        it a viewer opens ``NAME.ome.zarr/labels``, or one of the targets in there.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def write_ome_zarr(result: SavedResult, path: Path, *, source: Path | None = Non
     without a unit. ``image-label`` has the colour of the target, and target, name, number of pixels and of slices
     of every instance. There is one resolution: slices of OCT are small. Memory holds one plane.
     """
-    zarr = require("zarr", extra="zarr", what=f"{path}: writing OME-Zarr")
-    numcodecs = require("numcodecs", extra="zarr", what=f"{path}: writing OME-Zarr")
+    zarr = require("zarr", extra="export", what=f"{path}: writing OME-Zarr")
+    numcodecs = require("numcodecs", extra="export", what=f"{path}: writing OME-Zarr")
     image = None if source is None else result.read_image(source)
     names = file_names(result.names)
     with atomic_path(path) as temporary:

@@ -140,7 +140,7 @@ class ImageReference:
 
 @dataclass(frozen=True, eq=False)
 class ImageLayer:
-    """An image, by reference or as a copy of its pixels (which carries no patient data).
+    """An image, by reference or as a copy of its pixels (of the path, a copy keeps the name of the file alone).
 
     `style` holds how the viewer shows it (contrast, opacity, ...) and `metadata`
     what belongs to the layer; both in plain JSON types, lists instead of tuples.

@@ -98,7 +98,8 @@ def save_bundle_weights(folder: Path, clip: RetinalClip, segmenter: RetinalSam, 
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {"clip": clip.state_dict(), "segmenter": segmenter.head_state_dict(), "detector": detector.head_state_dict()}
+    parts = {"clip": clip.state_dict(), "segmenter": segmenter.head_state_dict(),
+             "detector": detector.head_state_dict()}
     for name, state in parts.items():
         half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
         save_file(half, folder / f"{name}.safetensors")
