@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from napari_claps.doubts import doubtful_places, write_doubts
 from napari_claps.errors import BundleError, ClapsError
 from napari_claps.io import read
 from napari_claps.io.atomic import atomic_path
 from napari_claps.jobs import Job, Options
+from napari_claps.linking import LinkRule, rule_for
 from napari_claps.outputs import ResultFiles, provenance, request, sha256_of
 from napari_claps.slices import chosen_slices
-from napari_claps.types import ModalityGuess, RetinalImage
+from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
+from napari_claps.volume import link_slices
 
 if TYPE_CHECKING:
     from napari_claps.pipeline import Pipeline
@@ -119,20 +122,46 @@ def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipe
     if not targets:
         raise BundleError(f"{manifest.name} knows no target in the modality {guess.modality}, only in "
                           f"{', '.join(manifest.modalities)}. If the modality is wrong, give it with --modality.")
-    slices = chosen_slices(image, options.slices)
+    slices = sorted(chosen_slices(image, options.slices))
     prompts = pipeline.prompts(targets, guess.modality)
     asked = request(sha256_of(job.source), manifest, options.settings, list(options.targets), options.slices)
+    # The z axis of an angiogram is time, and en-face slabs are no neighbours: only B-scans are linked.
+    linked = options.settings.link_slices and guess.modality is Modality.OCT and len(slices) > 1
     files = ResultFiles(image, prompts, guess, slices, model=manifest.name, version=manifest.version,
-                        notice=manifest.notice)
-    results = pipeline.run(image, targets, modality=guess, slices=slices)
+                        notice=manifest.notice, linked=linked)
+    results = _observed(pipeline.run(image, targets, modality=guess, slices=slices), len(slices), seconds, on_slice)
     with closing(results), atomic_path(job.folder) as partial:
-        for done, result in enumerate(results, start=1):
-            files.add(result)
-            for stage, value in result.seconds.items():
-                seconds[stage] += value
-            if on_slice is not None:
-                on_slice(done, len(slices))
+        doubts = None
+        if linked:
+            with link_slices(results, image.spacing, rule=_link_rule(image, options)) as volume:
+                for result in volume:
+                    files.add(result)
+                doubts = doubtful_places(volume.links)
+        else:
+            for result in results:
+                files.add(result)
         facts = provenance(image, asked, manifest=manifest, settings=options.settings,
                            device=str(pipeline.bundle.device), modality=guess, prompts=prompts, slices=slices,
                            seconds=seconds)
-        return files.write(partial, facts)
+        table = files.write(partial, facts)
+        if doubts is not None:
+            write_doubts(doubts, partial / "doubts.csv")
+        return table
+
+
+def _observed(results: Iterator[SliceResult], total: int, seconds: dict[str, float],
+              on_slice: OnSlice | None) -> Iterator[SliceResult]:
+    """Pass the slices on, adding up the time of their stages and reporting progress."""
+    with closing(results):
+        for done, result in enumerate(results, start=1):
+            for stage, value in result.seconds.items():
+                seconds[stage] += value
+            if on_slice is not None:
+                on_slice(done, total)
+            yield result
+
+
+def _link_rule(image: RetinalImage, options: Options) -> LinkRule:
+    """The rule for the spacing; an object that the user's threshold would drop is not kept by it either."""
+    rule = rule_for(image.spacing)
+    return replace(rule, keep=max(rule.keep, options.settings.score_threshold or 0.0))

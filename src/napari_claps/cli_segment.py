@@ -27,6 +27,7 @@ Segment retinal images. For each input NAME.ext, OUT/NAME/ gets
   measurements.csv   one row per number, with unit and source of the scale
   overlay.png        picture of the result (contact sheet for a volume)
   provenance.json    everything needed to repeat it
+  doubts.csv         places of an OCT volume worth a look
 The folder appears when it is complete. A second run skips what is complete. Inputs with the same NAME get
 NAME.ext, and where that is not enough their folder before it (a_NAME.ext, b_NAME.ext).
 """
@@ -50,6 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--score-threshold", metavar="0..1", type=float,
                         help="lowest score of an object that is kept (default: the bundle's own, per target)")
     parser.add_argument("--slices", metavar="START:STOP:STEP", help="only these slices of a volume, counted from 0")
+    parser.add_argument("--no-linking", action="store_true",
+                        help="number the objects of an OCT volume in each B-scan anew, instead of linking them")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path,
                         help="file with these settings; options on the command line win")
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
@@ -96,6 +99,8 @@ def options_from(arguments: argparse.Namespace) -> Options:
     settings, targets = Settings.from_toml(arguments.settings) if arguments.settings else (Settings(), [])
     names = ("modality", "method", "bundle", "device", "score_threshold")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.no_linking:
+        given["link_slices"] = False
     settings = settings.updated(given, where="command line")
     if settings.modality != "auto":
         settings = settings.updated({"modality": str(parse_modality(settings.modality))})

@@ -15,7 +15,7 @@ from napari_claps.models.manifest import Pair
 from napari_claps.preprocess import display_limits, to_unit_rgb
 from napari_claps.settings import Settings
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
-from napari_claps.views import FIELD_SIDE, scaled_shape, working_side
+from napari_claps.views import FIELD_SIDE, MULTIPLE, scaled_shape, working_side
 from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kind, make_prompt, parse_modality
 
 if TYPE_CHECKING:
@@ -186,12 +186,14 @@ class Pipeline:
                 yield from self._segment(image, guess, prompts, chunk, limits)
             else:
                 part = cropped(image, region)
-                for result in self._segment(part, guess, prompts, chunk, limits):
+                # A part is looked at in the scale of the whole, or small things would change their size.
+                zoom = max(part.plane_shape) / max(image.plane_shape)
+                for result in self._segment(part, guess, prompts, chunk, limits, zoom):
                     yield pasted(result, region, image.plane_shape)
 
     def _segment(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], chunk: list[int],
-                 limits: tuple[float, float] | None) -> list[SliceResult]:
-        """Segment a few slices together."""
+                 limits: tuple[float, float] | None, zoom: float = 1.0) -> list[SliceResult]:
+        """Segment a few slices together; `zoom` is their long side as a part of the whole image's."""
         from napari_claps.field import segment_field
 
         begin = time.perf_counter()
@@ -202,7 +204,7 @@ class Pipeline:
         boxes: list[list[Box]] = [[] for _ in chunk]
         presence: list[dict[str, float]] = [{} for _ in chunk]
         seconds: dict[str, float] = {"read": (time.perf_counter() - begin) / len(chunk)}
-        for side, group in self._by_side(guess.modality, prompts, shape).items():
+        for side, group in self._by_side(guess.modality, prompts, shape, zoom).items():
             results = segment_field(self.bundle, self._prompter, planes, side, group, [pairs[p.label] for p in group])
             for stage, value in results[0].seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
@@ -239,12 +241,15 @@ class Pipeline:
         return self.bundle.manifest.pair(modality, prompt.target) or Pair(modality, prompt.label, presence=0.5)
 
     @staticmethod
-    def _by_side(modality: Modality, prompts: Sequence[Prompt], shape: tuple[int, int]) -> dict[int, list[Prompt]]:
+    def _by_side(modality: Modality, prompts: Sequence[Prompt], shape: tuple[int, int],
+                 zoom: float) -> dict[int, list[Prompt]]:
         """Group prompts by the scale at which they are looked for: one encoder pass serves a group."""
         groups: dict[int, list[Prompt]] = {}
         for prompt in prompts:
             kind = TARGETS[prompt.target].kind if prompt.target else Kind.OBJECT
-            groups.setdefault(working_side(modality, kind, shape), []).append(prompt)
+            whole = (round(shape[0] / zoom), round(shape[1] / zoom))
+            side = max(MULTIPLE, round(working_side(modality, kind, whole) * zoom))
+            groups.setdefault(side, []).append(prompt)
         return groups
 
     @staticmethod

@@ -29,6 +29,8 @@ class Settings:
         Lowest score of an object that is kept; ``None`` takes the bundle's own threshold per target.
     batch_size : int
         Slices that go through the encoder together; more than 1 pays on a GPU only.
+    link_slices : bool
+        In an OCT volume, give an object that goes through several B-scans one number, and damp flickers.
     seed : int
         For every random number; the default run draws none.
     """
@@ -39,6 +41,7 @@ class Settings:
     device: str = "auto"
     score_threshold: float | None = None
     batch_size: int = 1
+    link_slices: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,13 +83,13 @@ class Settings:
     def updated(self, values: dict[str, Any], *, where: str = "settings") -> Settings:
         """Return a copy with `values` replaced; unknown names and wrong types are refused."""
         kinds = {
-            "score_threshold": (float, int, type(None)), "batch_size": (int,), "seed": (int,),
+            "score_threshold": (float, int, type(None)), "batch_size": (int,), "seed": (int,), "link_slices": (bool,),
         }
         known = {f.name for f in dataclasses.fields(self)}
         for name, value in values.items():
             if name not in known:
                 raise InputError(f"{where}: unknown setting {name!r}. Known are: {', '.join(sorted(known))}.")
             kind = kinds.get(name, (str,))
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
                 raise InputError(f"{where}: {name} = {value!r} has the wrong type.")
         return dataclasses.replace(self, **values)
