@@ -17,15 +17,14 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 pytest.importorskip("matplotlib")
 
+from napari_claps.errors import InputError
+from napari_claps.models.detector import DetectorConfig, DetectorOutput, Proposals, RetinalDetector
+from napari_claps.types import Modality
 from training import train_detector
 from training.detection_data import MAX_BOXES, MIN_AREA, compact_images, detection_batch, mask_boxes
 from training.detection_loss import Truth, assign_cells, detection_loss, focal_loss, match, matching_cost
 from training.detection_metrics import BoxScores, auroc, average_precision
 from training.sampler import CachedImage, ViewBatch, ViewSampler
-
-from napari_claps.errors import InputError
-from napari_claps.models.detector import DetectorConfig, DetectorOutput, Proposals, RetinalDetector
-from napari_claps.types import Modality
 
 CHANNELS = (8, 12, 16)
 TINY = {"queries": 12, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 64}

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training.captions import caption, parse_labels
-from training.choose_thresholds import choose
-from training.data import is_held_out, read_mask, segmentation_records
-from training.pretrain_clip import contrastive_loss
-from training.run import load_checkpoint, save_atomically
-from training.train_segmenter import mask_loss, train
 
 from napari_claps.errors import InputError
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality
 from tests.tiny_bundle import write_text_folder
+from training.captions import caption, parse_labels
+from training.data import is_held_out, read_mask, segmentation_records
+from training.pretrain_clip import contrastive_loss
+from training.run import load_checkpoint, save_atomically
+from training.train_segmenter import mask_loss, train
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5,
@@ -168,13 +167,3 @@ def test_contrastive_loss_of_perfect_pairs_is_small_and_unknown_pairs_do_not_cou
     known = contrastive_loss(unit, swapped, relation, torch.tensor(50.0))
     unknown = contrastive_loss(unit, swapped, masked, torch.tensor(50.0))
     assert unknown < known
-
-
-def test_presence_threshold_separates() -> None:
-    rows = [{"presence": 0.8, "present": True, "1.0/0.5": 0.7} for _ in range(5)]
-    rows += [{"presence": 0.1, "present": False} for _ in range(5)]
-    chosen = choose(rows)
-    assert 0.1 < chosen["presence"] <= 0.8 and chosen["threshold"] == 0.5
-    assert "presence" not in choose(rows[:6])
-
-

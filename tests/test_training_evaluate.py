@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
 from training import evaluate as training_evaluate
 from training.data import segmentation_records
 from training.evaluate import evaluate, first_of_each
 from training.report import write_report
-
-from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
 
 SHAPE = (40, 60)
 DISC = np.zeros(SHAPE, bool)

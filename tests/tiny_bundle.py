@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from training.export import write_manifest
 
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.models.detector import DetectorConfig, RetinalDetector
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from napari_claps.vocabulary import MODALITIES, TARGETS
+from training.export import write_manifest
 
 TRUNK = "tf_efficientnet_lite0"
 PAIRS = {

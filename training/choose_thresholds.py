@@ -6,13 +6,17 @@ For each pair: the share of the text-prompted mask against the one from
 detected boxes, the probability threshold (both by the mean Dice of images that
 show the target), and the presence below which the answer is "absent" (by the
 mean of sensitivity and specificity).
+
+Pairs whose mask does not depend on the text are no answers and are left out:
+the text must do better on its own target than every other text at the same
+scale of the same images, by `MIN_TEXT_GAIN` in Dice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from training.sampler import CachedImage, synthetic_images
 
 SHARES = (1.0, 0.75, 0.5)
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+MIN_TEXT_GAIN = 0.05
 MIN_CLASS = 4
 """Present and absent images needed before a presence threshold is fitted."""
 
@@ -66,16 +71,46 @@ def measure(bundle: Bundle, records: list[tuple[Modality, np.ndarray, dict[str, 
                 truth = masks.get(name)
                 row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None}
                 if truth is not None:
+                    row["by_text"] = {other: dice(text.probability[j] >= 0.5, truth, fov)
+                                      for j, other in enumerate(names)}
                     for share in SHARES if is_boxed(prompt) else (1.0,):
                         p = share * text.probability[i] + (1 - share) * boxes.probability[i]
                         for threshold in THRESHOLDS:
-                            found = p >= threshold
-                            if fov is not None:
-                                found, truth = found & fov, truth & fov
-                            total = found.sum() + truth.sum()
-                            row[f"{share}/{threshold}"] = 2 * float((found & truth).sum()) / max(float(total), 1.0)
+                            row[f"{share}/{threshold}"] = dice(p >= threshold, truth, fov)
                 rows[str(modality), name].append(row)
     return rows
+
+
+def dice(found: np.ndarray, truth: np.ndarray, fov: np.ndarray | None) -> float:
+    """Dice of two masks (y, x) inside the field of view."""
+    if fov is not None:
+        found, truth = found & fov, truth & fov
+    return 2 * float(np.count_nonzero(found & truth)) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1)
+
+
+def text_gain(rows: list[dict[str, Any]], target: str, among: set[str]) -> float | None:
+    """Mean Dice of the right text less that of the best other text; None where no other was asked."""
+    tables = [r["by_text"] for r in rows if set(r.get("by_text", {})) & among - {target}]
+    if not tables:
+        return None
+    others = {t for table in tables for t in table} & among - {target}
+    best = max(np.mean([table[o] for table in tables if o in table]) for o in others)
+    return round(float(np.mean([table[target] for table in tables]) - best), 4)
+
+
+def told_apart(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float | None]:
+    """Targets of one modality whose text matters, with their gain.
+
+    Of targets that get the same mask, the one that it fits worst is dropped first, until all others pass.
+    """
+    kept = set(rows)
+    own = {t: float(np.mean([r["by_text"][t] for r in rows[t] if "by_text" in r] or [0.0])) for t in rows}
+    while True:
+        gains = {t: text_gain(rows[t], t, kept) for t in kept}
+        failing = [t for t, gain in gains.items() if gain is not None and gain < MIN_TEXT_GAIN]
+        if not failing:
+            return gains
+        kept.remove(min(failing, key=lambda t: own[t]))
 
 
 def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -117,13 +152,22 @@ def from_synthetic(item: CachedImage):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True)
+    parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     bundle = load_bundle(a.bundle)
-    records = [load(r) for r in segmentation_records("train", held_out=True)]
+    seen: Counter[str] = Counter()
+    records = []
+    for record in segmentation_records("train", held_out=True):
+        seen[record.dataset] += 1
+        if seen[record.dataset] <= a.limit:
+            records.append(load(record))
     records += [from_synthetic(s) for s in synthetic_images(12, seed=999)]
     rows = measure(bundle, records)
     counts = trained_pairs()
+    table = {f"{m}/{t}": r for (m, t), r in rows.items()}
+    a.out.with_suffix(".rows.json").write_text(json.dumps(table))
+    gains = {m: told_apart({t: r for (n, t), r in rows.items() if n == m}) for m in {m for m, _ in rows}}
     pairs = []
     for (modality, target), found in sorted(rows.items()):
         pair = bundle.manifest.pair(Modality(modality), target)
@@ -135,6 +179,7 @@ def main() -> None:
             "presence": chosen.get("presence", 0.0), "text_weight": chosen.get("text_weight", 1.0),
             "box_threshold": pair.box_threshold, "min_area": pair.min_area,
             "n_train": counts.get((Modality(modality), target), 0),
+            "told_apart": target in gains[modality], "text_gain_held_out": gains[modality].get(target),
             **{k: v for k, v in chosen.items() if k.startswith(("n_", "dice"))},
         })
     a.out.write_text(json.dumps({"pairs": pairs}, indent=1))

@@ -20,6 +20,8 @@ LICENCE = "CC BY-NC 4.0, research use only"
 NOTICE = ("Research use only, not for clinical decisions. Trained on public research data sets, some of which "
           "allow research use only; see docs/model-card.md for their terms.")
 MAX_BYTES = 60_000_000
+MIN_DICE = 0.1
+"""Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""
 
 
 def write_manifest(folder: Path, *, name: str, version: str, licence: str, notice: str,
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
     pairs = json.loads(a.pairs.read_text())["pairs"] if a.pairs else default_pairs()
+    pairs = [p for p in pairs if p.get("dice_held_out", 1.0) >= MIN_DICE and p.pop("told_apart", True)]
     if a.box_thresholds:
         add_box_thresholds(pairs, json.loads(a.box_thresholds.read_text()))
     if a.report:

@@ -103,6 +103,7 @@ def save_bundle_weights(folder: Path, clip: RetinalClip, segmenter: RetinalSam, 
     for name, state in parts.items():
         half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
         save_file(half, folder / f"{name}.safetensors")
+        (folder / f"{name}.safetensors").chmod(0o644)  # safetensors writes 0600, which would be so in the wheel
     clip.tokenizer.save_pretrained(folder / TEXT_FOLDER)
     for name in ("special_tokens_map.json", "vocab.txt"):  # both are inside tokenizer.json
         (folder / TEXT_FOLDER / name).unlink(missing_ok=True)

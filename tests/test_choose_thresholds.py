@@ -1,0 +1,36 @@
+"""Thresholds separate, and a pair whose mask ignores the text is found out."""
+
+from __future__ import annotations
+
+from training.choose_thresholds import choose, told_apart
+
+
+def rows(**by_text: float) -> list[dict]:
+    return [{"presence": 0.9, "present": True, "by_text": by_text}]
+
+
+def test_a_text_that_changes_nothing_is_dropped_and_the_others_stay() -> None:
+    gains = told_apart({
+        "vessel": rows(vessel=0.80, artery=0.78, vein=0.79), "artery": rows(vessel=0.52, artery=0.53, vein=0.52),
+        "vein": rows(vessel=0.55, artery=0.55, vein=0.57),
+    })
+    assert set(gains) == {"vessel"} and gains["vessel"] is None  # alone at its scale: nothing to compare with
+
+
+def test_texts_that_matter_all_stay() -> None:
+    gains = told_apart({"disc": rows(disc=0.95, cup=0.7), "cup": rows(disc=0.6, cup=0.85)})
+    assert gains == {"disc": 0.25, "cup": 0.25}
+
+
+def test_presence_threshold_separates() -> None:
+    found = [{"presence": 0.8, "present": True, "1.0/0.5": 0.7} for _ in range(5)]
+    found += [{"presence": 0.1, "present": False} for _ in range(5)]
+    chosen = choose(found)
+    assert 0.1 < chosen["presence"] <= 0.8 and chosen["threshold"] == 0.5
+    assert "presence" not in choose(found[:6])
+
+
+def test_the_setting_nearest_to_neutral_wins_among_equals() -> None:
+    found = [{"presence": 0.8, "present": True, "1.0/0.3": 0.700, "1.0/0.5": 0.699, "0.5/0.5": 0.4} for _ in range(3)]
+    chosen = choose(found)
+    assert (chosen["threshold"], chosen["text_weight"]) == (0.5, 1.0)
