@@ -50,7 +50,7 @@ def make_picture(name: str, folder: Path = IMAGES, bundle: str | None = None) ->
     form.target_list.set_targets([t for t in targets if t in form.target_list.offered()])
     if image.ndim == 3:
         middle = image.data.shape[0] // 2
-        form.slice_choice.mode.setCurrentText("from … to")
+        form.slice_choice.mode.setCurrentText("a range")
         form.slice_choice.last.setValue(middle + 2)
         form.slice_choice.first.setValue(middle - 2)
         viewer.dims.set_current_step(0, middle)

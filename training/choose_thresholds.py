@@ -182,6 +182,11 @@ def main() -> None:
             "told_apart": target in gains[modality], "text_gain_held_out": gains[modality].get(target),
             **{k: v for k, v in chosen.items() if k.startswith(("n_", "dice"))},
         })
+    measured = {(p["modality"], p["target"]) for p in pairs}
+    pairs += [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold, "presence": p.presence,
+               "text_weight": p.text_weight, "box_threshold": p.box_threshold, "min_area": p.min_area,
+               "n_train": counts.get((p.modality, p.target), 0), "n_held_out": 0}
+              for p in bundle.manifest.pairs if (str(p.modality), p.target) not in measured]
     a.out.write_text(json.dumps({"pairs": pairs}, indent=1))
 
 

@@ -20,7 +20,7 @@ LICENCE = "CC BY-NC 4.0, research use only"
 NOTICE = ("Research use only, not for clinical decisions. Trained on public research data sets, some of which "
           "allow research use only; see docs/model-card.md for their terms.")
 MAX_BYTES = 60_000_000
-MIN_DICE = 0.1
+MIN_DICE = 0.3
 """Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""
 
 

@@ -147,10 +147,11 @@ def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[Retina
 
 
 def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
-    """Take the weights of an earlier mask head as far as they fit; those of the text stay new."""
+    """Take the weights of an earlier mask head as far as they fit; the statistics of the texts stay new."""
     old = load_checkpoint(checkpoint)["segmenter"]
     own = sam.head_state_dict()
-    fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape and ".text_" not in k}
+    fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
+               and not k.endswith((".text_mean", ".text_std"))}
     sam.load_head_state_dict({**own, **fitting})
 
 
@@ -172,7 +173,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
-    sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"])
+    sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
+                          max_prompts=config.get("max_prompts", 4))
 
     tuned = [p for p in clip.parameters() if p.requires_grad]
     tuned_ids = {id(p) for p in clip.parameters()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 
 class Slices(StrEnum):
@@ -12,11 +12,11 @@ class Slices(StrEnum):
 
     ALL = "all slices"
     CURRENT = "the slice in view"
-    RANGE = "from … to"
+    RANGE = "a range"
 
 
 class SliceChoice(QWidget):
-    """A combo box, with two spin boxes that show for a range only."""
+    """A combo box, and under it two spin boxes that show for a range only."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -26,12 +26,15 @@ class SliceChoice(QWidget):
         self._dash = QLabel("–")
         for box, tip in ((self.first, "First slice"), (self.last, "Last slice, included")):
             box.setToolTip(tip)
-        layout = QHBoxLayout(self)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        layout.addWidget(self.mode, 1)
-        for widget in (self.first, self._dash, self.last):
-            layout.addWidget(widget)
+        layout.addWidget(self.mode)
+        limits = QHBoxLayout()
+        limits.addWidget(self.first, 1)
+        limits.addWidget(self._dash)
+        limits.addWidget(self.last, 1)
+        layout.addLayout(limits)
         self.first.valueChanged.connect(lambda value: self.last.setMinimum(value))
         self.mode.currentTextChanged.connect(self._show_range)
         self.set_count(1)
