@@ -112,7 +112,7 @@ def test_segment_file_writes_the_folder(job):
     outcome = segment_file(job, ThresholdPipeline(), Options(), lambda done, total: steps.append((done, total)))
     assert outcome.status is Status.DONE
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert sorted(p.name for p in job.folder.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv"])
     masks = tifffile.imread(job.folder / "masks.ome.tif")
     assert masks.shape == (2, 4, 24, 32), "without targets all of the bundle's"
     assert np.count_nonzero(masks[0]) == 4 * 16
@@ -170,7 +170,7 @@ def test_overwrite_replaces_the_whole_folder(job):
     segment_file(job, ThresholdPipeline(), Options())
     (job.folder / "old.txt").write_text("x")
     segment_file(job, ThresholdPipeline(), Options(("drusen",), overwrite=True))
-    assert sorted(p.name for p in job.folder.iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv"])
     assert tifffile.imread(job.folder / "masks.ome.tif").shape == (4, 24, 32)
 
 

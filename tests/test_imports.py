@@ -43,7 +43,3 @@ def test_pipeline_needs_no_napari() -> None:
 @pytest.mark.parametrize("module", ["_reader", "_writer", "_sample_data"])
 def test_plugin_commands_import_without_torch(module: str) -> None:
     run_blocked(f"import napari_claps.{module}", ("torch", "transformers"))
-
-
-def test_cv2_is_not_needed_by_the_models() -> None:
-    run_blocked("import napari_claps.models.bundle", ("cv2",))

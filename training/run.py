@@ -84,7 +84,7 @@ class Run:
         try:
             model.load_state_dict(state["model"])
         except RuntimeError as error:
-            raise InputError(f"{path}: belongs to another architecture ({str(error)[:200]}). "
+            raise InputError(f"{path}: belongs to another architecture ({' '.join(str(error).split())[:200]}). "
                              "Choose another --out folder.") from error
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])

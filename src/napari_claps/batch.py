@@ -128,7 +128,7 @@ def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipe
     # The z axis of an angiogram is time, and en-face slabs are no neighbours: only B-scans are linked.
     linked = options.settings.link_slices and guess.modality is Modality.OCT and len(slices) > 1
     files = ResultFiles(image, prompts, guess, slices, model=manifest.name, version=manifest.version,
-                        notice=manifest.notice, linked=linked)
+                        notice=manifest.notice)
     results = _observed(pipeline.run(image, targets, modality=guess, slices=slices), len(slices), seconds, on_slice)
     with closing(results), atomic_path(job.folder) as partial:
         doubts = None

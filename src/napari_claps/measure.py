@@ -69,15 +69,11 @@ class Measurer:
     image : RetinalImage
     model, version : str
         For the columns of the same name.
-    linked : bool
-        Whether equal numbers in different slices mean the same object; otherwise those that overlap from one slice
-        to the next count as one.
     """
 
     image: RetinalImage
     model: str = ""
     version: str = ""
-    linked: bool = False
     _rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     _totals: dict[str, _Total] = field(default_factory=dict, init=False)
     _measured: int = field(default=0, init=False)
@@ -135,7 +131,7 @@ class Measurer:
         def row(name: str, value: float, unit: str) -> None:
             self._add(label, None, name, value, unit, present=total.pixels > 0, coverage=coverage)
 
-        row("count", (len(total.numbers) if self.linked else total.count()) * complete, "n")
+        row("count", total.count() * complete, "n")
         row("slices_present", total.slices, "n")
         row("volume", total.pixels * complete, "voxel")
         if self.image.spacing is not None:
@@ -169,7 +165,6 @@ class _Total:
     presence: float | None = None
     score: float | None = None
     objects: int = 0
-    numbers: set[int] = field(default_factory=set)
     links: list[tuple[int, int]] = field(default_factory=list)
     last_index: int = -2
     last_mask: np.ndarray | None = None
@@ -184,7 +179,6 @@ class _Total:
         nodes = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.int64)
         nodes[ids] = self.objects + np.arange(len(ids))
         self.objects += len(ids)
-        self.numbers.update(ids.tolist())
         if index == self.last_index + 1 and self.last_mask is not None:
             both = (mask > 0) & (self.last_mask > 0)
             pairs = np.unique(np.stack([self.last_nodes[self.last_mask[both]], nodes[mask[both]]]), axis=1)

@@ -31,8 +31,6 @@ class ResultFiles:
         Slices that will come.
     model, version, notice : str
         Of the bundle, for table and picture.
-    linked : bool
-        Whether instance numbers are those of the whole volume.
 
     Examples
     --------
@@ -43,12 +41,12 @@ class ResultFiles:
     """
 
     def __init__(self, image: RetinalImage, prompts: Sequence[Prompt], modality: ModalityGuess,
-                 slices: Sequence[int], *, model: str, version: str, notice: str = "", linked: bool = False) -> None:
+                 slices: Sequence[int], *, model: str, version: str, notice: str = "") -> None:
         self._image = image
         self._labels = [p.label for p in prompts]
         self._slices = list(slices)
         self._masks = MaskWriter(image, self._labels)
-        self._measurer = Measurer(image, model=model, version=version, linked=linked)
+        self._measurer = Measurer(image, model=model, version=version)
         self._overlay = Overlay(image, prompts, modality, slices, caption=f"{model} {version}", notice=notice)
         self._boxes: list[Box] = []
 
