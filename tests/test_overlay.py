@@ -58,6 +58,12 @@ def test_box_is_drawn_at_its_corners_also_when_scaled():
     assert tuple(drawn[70, 130]) == (0, 0, 0)
 
 
+def test_box_of_a_band_does_not_frame_the_picture():
+    result = slice_result(boxes=[Box(0, 0, 100, 140, "retina", 0.9)], found=False)
+    drawn = draw_slice(np.zeros((100, 140), np.uint8), result, label_colours(PROMPTS), (140, 100))
+    assert not np.asarray(drawn).any()
+
+
 def test_plane_picture_has_legend_and_size():
     image = RetinalImage(np.zeros((100, 140), np.uint8), source="/secret/path/eye.png")
     picture = picture_of(image, [slice_result()])

@@ -87,12 +87,15 @@ def _draw_boxes(drawing: Image.Image, result: SliceResult, colours: Mapping[str,
     draw = ImageDraw.Draw(drawing)
     face = font(11 if stroke == 1 else 15)
     names = {p.label: TARGETS[p.target].name if p.target else p.label for p in result.prompts}
-    crowded = {label for label in names if sum(b.label == label for b in result.boxes) > MAX_LABELS}
-    corners = [_scaled(box, scale, drawing.size) for box in result.boxes]
-    for box, place in zip(result.boxes, corners, strict=True):
+    whole = {p.label for p in result.prompts if p.target and TARGETS[p.target].kind in (Kind.TREE, Kind.BAND)}
+    # The box of a tree or a band is the field: it would frame the picture and say nothing.
+    boxes = [box for box in result.boxes if box.label not in whole]
+    crowded = {label for label in names if sum(b.label == label for b in boxes) > MAX_LABELS}
+    corners = [_scaled(box, scale, drawing.size) for box in boxes]
+    for box, place in zip(boxes, corners, strict=True):
         draw.rectangle(place, outline=colours[box.label], width=1 if box.label in crowded else stroke)
     taken: list[Rectangle] = []
-    for box, place in zip(result.boxes, corners, strict=True):
+    for box, place in zip(boxes, corners, strict=True):
         if box.label in crowded:
             continue
         text = f"{box.score:.2f}" if stroke == 1 else f"{names[box.label]} {box.score:.2f}"
