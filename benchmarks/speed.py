@@ -20,7 +20,7 @@ from napari_claps.settings import Settings
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
 
-TARGETS = ("drusen", "intraretinal_fluid", "subretinal_fluid")
+TARGETS = ("drusen", "intraretinal_fluid", "shrm")
 SIDE = 512
 """Height and width of the B-scan."""
 SAM_SIDE = 1024

@@ -25,7 +25,7 @@ import numpy as np
 from napari_claps.settings import Settings
 from napari_claps.types import Modality, RetinalImage, SpacingSource
 
-TARGETS = ("drusen", "intraretinal_fluid", "subretinal_fluid", "shrm")
+TARGETS = ("drusen", "intraretinal_fluid", "shrm", "retina")
 SHAPE = (61, 496, 768)
 SPACING = (0.12, 0.00387, 0.0115)
 FEW, MANY = 32, 512

@@ -28,7 +28,7 @@ PLUGIN = "napari-claps"
 
 PICTURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "napari_fundus": ("fundus_photograph", ("vessel", "optic_disc", "optic_cup")),
-    "napari_oct": ("synthetic_oct", ("drusen", "intraretinal_fluid", "subretinal_fluid")),
+    "napari_oct": ("synthetic_oct", ("drusen", "intraretinal_fluid")),
 }
 """Name of the picture: sample and targets."""
 

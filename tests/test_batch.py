@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +22,8 @@ from napari_claps.settings import Settings
 from napari_claps.slices import chosen_slices, parse_slices
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.vocabulary import make_prompt
+
+SLOW_MACHINE = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 class ThresholdManifest:
@@ -88,6 +90,7 @@ def test_stems_name_the_folders_until_they_collide(tmp_path):
 SOME_NAMES = [a + b + c for a in ("a/", "A/", "a/b_", "a/b/") for b in ("eye", "EYE") for c in ("", ".png", ".ome.tif")]
 
 
+@SLOW_MACHINE
 @given(st.sets(st.sampled_from(SOME_NAMES), min_size=1))
 def test_no_two_inputs_share_a_folder(paths):
     names = list(folder_names([Path("/data", p) for p in sorted(paths)]).values())

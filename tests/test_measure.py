@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_claps.measure import COLUMNS, Measurer, measure
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult, SpacingSource
 
+SLOW_MACHINE = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 SPACING = (0.12, 0.004, 0.011)
 
 
@@ -105,6 +106,7 @@ def test_masks_without_scores_have_no_score_rows():
     pd.testing.assert_frame_equal(measurer.table(), measurer.table())
 
 
+@SLOW_MACHINE
 @given(seed=st.integers(0, 10_000), density=st.floats(0.02, 0.5))
 def test_objects_of_a_volume_are_its_connected_components(seed, density):
     rng = np.random.default_rng(seed)
@@ -117,6 +119,7 @@ def test_objects_of_a_volume_are_its_connected_components(seed, density):
     assert value(table, "count", "n") == ndimage.label(binary, structure)[1]
 
 
+@SLOW_MACHINE
 @given(factor=st.floats(0.1, 10), seed=st.integers(0, 1000))
 def test_area_grows_with_the_square_and_volume_with_the_cube_of_the_scale(factor, seed):
     masks = np.random.default_rng(seed).integers(0, 3, (2, 8, 8))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ from napari_claps.types import (
     SpacingSource,
 )  # fmt: skip
 
+SLOW_MACHINE = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 LABELS = ("vessel", "optic_disc", "dark µ spots")
 GUESS = ModalityGuess(Modality.OCT, 0.9, "detected", {"oct": 0.9, "cfp": 0.1})
 
@@ -103,6 +104,7 @@ def test_planes_go_to_disk_when_they_are_many(tmp_path, monkeypatch):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks.ome.tif"), masks)
 
 
+@SLOW_MACHINE
 @given(y0=st.floats(0, 10), x0=st.floats(0, 10), height=st.floats(0.5, 9), width=st.floats(0.5, 19))
 def test_coco_box_is_x_y_width_height(y0, x0, height, width):
     box = Box(y0, x0, y0 + height, x0 + width, "vessel", 0.75, 2, 4, BoxSource.MASK)
