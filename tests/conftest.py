@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow or busy machine is no failure.
+settings.register_profile("claps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("claps")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network
 
