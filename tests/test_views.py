@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_claps.field import cut
@@ -17,6 +17,7 @@ SHAPES = st.tuples(st.integers(32, 2600), st.integers(32, 2600))
 
 @settings(max_examples=30, deadline=None)
 @given(SHAPES)
+@example((33, 1025))
 def test_tiles_cover_the_image(shape: tuple[int, int]) -> None:
     covered = np.zeros(shape, bool)
     for tile in plan_tiles(shape):

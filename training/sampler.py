@@ -21,6 +21,10 @@ from training.augment import augment_photometry
 from training.data import Record, read_mask, read_rgb
 
 
+ABSURD = "absurd"
+"""Stands for a text that names nothing in any retinal image."""
+
+
 @dataclass(frozen=True, eq=False)
 class CachedImage:
     """One image at one working scale: (y, x, 3) uint8, and (y, x) uint8 masks of what is present.
@@ -103,10 +107,13 @@ class ViewSampler:
         Share of batches that are B-scans.
     max_prompts : int
         Prompts per view.
+    absurd_share : float
+        How often a view is also asked for something that no retinal image shows.
     """
 
     def __init__(self, images: Sequence[CachedImage], *, weights: dict[str, float],
-                 views: dict[str, tuple[int, int]], oct_share: float, max_prompts: int = 4) -> None:
+                 views: dict[str, tuple[int, int]], oct_share: float, max_prompts: int = 4,
+                 absurd_share: float = 0.0) -> None:
         self._pools: dict[str, dict[tuple[str, tuple[str, ...]], list[CachedImage]]] = {"oct": {}, "en_face": {}}
         for image in images:
             group = "oct" if image.modality is Modality.OCT else "en_face"
@@ -117,6 +124,7 @@ class ViewSampler:
         if not self._pools["en_face"]:
             self._oct_share = 1.0
         self._max_prompts = max_prompts
+        self._absurd_share = absurd_share
 
     def batch(self, size: int, rng: random.Random) -> ViewBatch:
         """Draw `size` views of one group."""
@@ -136,6 +144,8 @@ class ViewSampler:
             rng.shuffle(absent)
             chosen = rng.sample(list(found), min(len(found), self._max_prompts - bool(absent)))
             chosen += absent[:max(1, min(2, self._max_prompts - len(chosen)))] if absent else []
+            if rng.random() < self._absurd_share:
+                chosen.append(ABSURD)
             for target in chosen:
                 prompts.append((index, target))
                 masks.append(found.get(target, torch.zeros(view)))

@@ -24,22 +24,33 @@ from tqdm import tqdm
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
-from napari_claps.vocabulary import TARGETS, TEMPLATES, Kind, class_text
+from napari_claps.vocabulary import MODALITIES, TARGETS, TEMPLATES, Kind, class_text
 from training.data import segmentation_records
 from training.run import Run, load_checkpoint, load_config
-from training.sampler import ViewBatch, ViewSampler, cache_record, synthetic_images
+from training.sampler import ABSURD, ViewBatch, ViewSampler, cache_record, synthetic_images
+
+
+NONSENSE = (
+    "a red bicycle", "the letters of a newspaper", "purple trombone seventeen", "a slice of bread", "quarterly tax report",
+    "asdf qwer zxcv", "a dog on a beach", "an aeroplane wing", "seven green umbrellas", "the keys of a piano",
+    "lorem ipsum dolor", "a kidney stone", "a broken rib", "rain on a window", "a city map", "a spoon and a fork",
+)
+"""Things that no retinal image shows: the mask of such a text is empty."""
 
 
 class TextBank:
-    """Embeddings of every wording of every class text, from the frozen text encoder."""
+    """Embeddings of every wording of every class text, and of nonsense, from the frozen text encoder."""
 
     def __init__(self, clip: RetinalClip) -> None:
         self._texts: dict[tuple[Modality, str], Tensor] = {}
+        self._nonsense: dict[Modality, Tensor] = {}
         with torch.no_grad():
             for target in TARGETS.values():
                 for modality in target.modalities:
                     texts = [class_text(target, modality, t) for t in TEMPLATES]
                     self._texts[modality, target.id] = clip.encode_text(texts)
+            for modality, entry in MODALITIES.items():
+                self._nonsense[modality] = clip.encode_text([f"{words} in {entry.signature}" for words in NONSENSE])
 
     def all(self) -> Tensor:
         """Every wording of every target (N, D)."""
@@ -49,6 +60,9 @@ class TextBank:
         """One wording (P, D) per prompt; the first, used at inference, as often as all others together."""
         rows = []
         for view, target in batch.prompts:
+            if target == ABSURD:
+                rows.append(rng.choice(self._nonsense[batch.modalities[view]]))
+                continue
             bank = self._texts[batch.modalities[view], target]
             rows.append(bank[0 if rng.random() < 0.5 else rng.randrange(len(bank))])
         return torch.stack(rows)
@@ -73,7 +87,7 @@ def spatial_prompts(batch: ViewBatch, rng: random.Random,
 
     rows, boxes, points, labels, masks = [], [], [], [], []
     for row, (_, target) in enumerate(batch.prompts):
-        if TARGETS[target].kind in (Kind.TREE, Kind.BAND) or rng.random() > share:
+        if target == ABSURD or TARGETS[target].kind in (Kind.TREE, Kind.BAND) or rng.random() > share:
             continue
         objects = label((batch.masks[row] > 0.5).cpu().numpy(), connectivity=2)
         count = int(objects.max())
@@ -174,7 +188,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
     sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
-                          max_prompts=config.get("max_prompts", 4))
+                          max_prompts=config.get("max_prompts", 4), absurd_share=config.get("absurd_share", 0.0))
 
     tuned = [p for p in clip.parameters() if p.requires_grad]
     tuned_ids = {id(p) for p in clip.parameters()}

@@ -20,13 +20,16 @@ MAX_SINGLE_VIEW = 1024 * 640
 FIELD_SIDE = 512
 """Long side at which the whole field is seen, for the modality and compact targets of en-face images."""
 
-_FINE: dict[Modality, dict[Kind, int]] = {
-    Modality.CFP: {Kind.TREE: 1024, Kind.LESION: 1536},
-    Modality.UWF: {Kind.TREE: 1280, Kind.LESION: 1536},
-    Modality.SLO: {Kind.TREE: 768},
-    Modality.FFA: {Kind.LESION: 1024},
-    Modality.OCTA: {Kind.TREE: 640},
+_SIDES: dict[Modality, dict[Kind, tuple[int, int]]] = {
+    Modality.CFP: {Kind.TREE: (1024, 1792), Kind.LESION: (1536, 2048)},
+    Modality.UWF: {Kind.TREE: (1280, 1280), Kind.LESION: (1536, 2048)},
+    Modality.SLO: {Kind.TREE: (768, 768)},
+    Modality.FFA: {Kind.LESION: (1024, 1024)},
+    Modality.OCTA: {Kind.TREE: (640, 640)},
 }
+"""Smallest and largest long side for targets that are thin or small; between them the image keeps its own pixels."""
+
+_BSCAN_SIDES = (448, 768)
 
 
 def working_side(modality: Modality, kind: Kind, shape: tuple[int, int]) -> int:
@@ -36,8 +39,10 @@ def working_side(modality: Modality, kind: Kind, shape: tuple[int, int]) -> int:
     the limits hold back very short and very long scans.
     """
     if modality is Modality.OCT:
-        return int(np.clip(max(shape), 448, 768))
-    return _FINE.get(modality, {}).get(kind, FIELD_SIDE)
+        low, high = _BSCAN_SIDES
+    else:
+        low, high = _SIDES.get(modality, {}).get(kind, (FIELD_SIDE, FIELD_SIDE))
+    return int(np.clip(max(shape), low, high))
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def plan_tiles(shape: tuple[int, int]) -> list[Tile]:
     sides = [min(TILE, _round_up(n)) for n in shape]
     starts = []
     for length, side in zip(shape, sides, strict=True):
-        count = max(1, int(np.ceil((length - OVERLAP) / (side - OVERLAP))))
+        count = 1 if length <= side else int(np.ceil((length - OVERLAP) / (side - OVERLAP)))
         last = max(0, length - side)
         starts.append([round(i * last / max(1, count - 1)) for i in range(count)])
     return [Tile(y, x, sides[0], sides[1]) for y in starts[0] for x in starts[1]]
