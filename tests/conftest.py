@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ settings.register_profile("claps", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("claps")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network
+os.environ["CLAPS_MODELS"] = str(Path(__file__).parent / "no_models")  # nor the bundles of who runs them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,3 +33,84 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_bundle import write_tiny_bundle
 
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def official_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small checkpoints in the official formats, and a BERT folder, by part."""
+    from tests.official_checkpoints import write_official
+
+    return write_official(tmp_path_factory.mktemp("official"))
+
+
+@pytest.fixture(scope="session")
+def official_bundle(official_sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle with three encoders, imported from them; views are small and every box counts."""
+    from napari_claps.models.import_bundle import import_bundle
+
+    folder = import_bundle(list(official_sources.values()), "official", folder=tmp_path_factory.mktemp("models")).folder
+    text = (folder / "bundle.toml").read_text()
+    for old, new in (("short_side = 800", "short_side = 64"), ("text_threshold = 0.25", "text_threshold = 0.0"),
+                     ("box_threshold = 0.3", "box_threshold = 0.0")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "bundle.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def claps(capsys):
+    """Run a command; return exit code, stdout and stderr."""
+    from napari_claps import cli
+
+    def run(*arguments):
+        code = cli.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def load_once():
+    """Load a bundle once for all tests: building its networks takes longer than their answers."""
+    from napari_claps.models import bundle
+
+    return functools.cache(bundle.load_bundle)
+
+
+@pytest.fixture
+def segment(claps, tiny_bundle, tmp_path, load_once, monkeypatch):
+    """Run ``claps segment`` with the tiny bundle into ``tmp_path/out``."""
+    from napari_claps.models import bundle
+
+    monkeypatch.setattr(bundle, "load_bundle", load_once)
+
+    def run(*arguments):
+        return claps("segment", "--bundle", tiny_bundle, "-o", tmp_path / "out", "--device", "cpu", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A colour PNG."""
+    from PIL import Image
+
+    from tests.command_line import PHOTO
+
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """An OME-TIFF volume of three slices with spacing."""
+    import tifffile
+
+    from tests.command_line import VOLUME
+
+    tifffile.imwrite(tmp_path / "scan.ome.tif", VOLUME, ome=True, metadata={
+        "axes": "ZYX", "PhysicalSizeX": 11.5, "PhysicalSizeY": 3.9, "PhysicalSizeZ": 120.0,
+    })  # fmt: skip
+    return tmp_path / "scan.ome.tif"

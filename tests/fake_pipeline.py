@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from napari_claps.settings import Settings
 from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.vocabulary import make_prompt
 
@@ -39,7 +40,15 @@ class FakePipeline:
         self.detected: list[str] = []
         self.modality: ModalityGuess | None = None
         self.image: RetinalImage | None = None
+        self.settings: Settings | None = None
+        self.region: tuple[int, int, int, int] | None = None
+        self.find: Callable[..., SliceResult] = result_of
         self.threads: set[str] = set()
+
+    def with_settings(self, settings: Settings) -> FakePipeline:
+        """Itself, as if made with these settings."""
+        self.settings = settings
+        return self
 
     def detect_modality(self, image: RetinalImage) -> ModalityGuess:
         """A volume is OCT, a plane a fundus photograph."""
@@ -47,10 +56,10 @@ class FakePipeline:
         modality = Modality.OCT if image.is_volume else Modality.CFP
         return ModalityGuess(modality, 0.9, "detected", {str(modality): 0.9})
 
-    def run(self, image: RetinalImage, targets, *, modality=None, slices=None) -> Iterator[SliceResult]:
+    def run(self, image: RetinalImage, targets, *, modality=None, slices=None, region=None) -> Iterator[SliceResult]:
         """Yield a result per slice."""
         guess = modality or self.detect_modality(image)
-        self.image, self.modality = image, guess
+        self.image, self.modality, self.region = image, guess, region
         prompts = tuple(make_prompt(target, guess.modality) for target in targets)
         for index in slices if slices is not None else range(image.n_slices):
             self.threads.add(threading.current_thread().name)
@@ -59,7 +68,7 @@ class FakePipeline:
             if self.error is not None and index >= self.error_at:
                 raise self.error
             self.slices_done.append(index)
-            yield result_of(index, guess, prompts, image.plane_shape)
+            yield self.find(index, guess, prompts, image.plane_shape)
 
 
 def result_of(index, guess, prompts, plane_shape) -> SliceResult:

@@ -45,13 +45,19 @@ class ThresholdPipeline:
         self.modality, self.fail_at = modality, fail_at
         self.closed = False
 
+    def with_settings(self, **values):
+        return self
+
+    def method_settings(self, modality):
+        return {}
+
     def detect_modality(self, image):
         return ModalityGuess(self.modality, 0.9, "detected", {"oct": 0.9})
 
     def prompts(self, targets, modality):
         return tuple(make_prompt(t, modality) for t in targets)
 
-    def run(self, image, targets, *, modality, slices):
+    def run(self, image, targets, *, modality, slices, region=None):
         prompts = self.prompts(targets, modality.modality)
         try:
             for index in slices:
@@ -115,7 +121,7 @@ def test_segment_file_writes_the_folder(job):
     outcome = segment_file(job, ThresholdPipeline(), Options(), lambda done, total: steps.append((done, total)))
     assert outcome.status is Status.DONE
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv"])
+    assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv", "anatomy.csv"])
     masks = tifffile.imread(job.folder / "masks.ome.tif")
     assert masks.shape == (2, 4, 24, 32), "without targets all of the bundle's"
     assert np.count_nonzero(masks[0]) == 4 * 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.choose_thresholds import choose, told_apart
+from training.choose_thresholds import choose, presence_threshold, told_apart
 
 
 def rows(**by_text: float) -> list[dict]:
@@ -28,6 +28,13 @@ def test_presence_threshold_separates() -> None:
     chosen = choose(found)
     assert 0.1 < chosen["presence"] <= 0.8 and chosen["threshold"] == 0.5
     assert "presence" not in choose(found[:6])
+
+
+def test_presence_threshold_keeps_95_percent_and_is_the_highest_that_does() -> None:
+    scores = [0.123, *(0.51 + k / 100 for k in range(24))]
+    assert presence_threshold(scores) == 0.51  # 24 of 25
+    assert presence_threshold(scores[:12]) == 0.12  # of 12 none may be lost
+    assert presence_threshold([0.999] * 4) == 0.99 and presence_threshold([0.004] * 4) == 0.0
 
 
 def test_the_setting_nearest_to_neutral_wins_among_equals() -> None:

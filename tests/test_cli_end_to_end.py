@@ -57,7 +57,7 @@ def provenance(folder: Path) -> dict:
 def test_demo_writes_the_contract_for_both_samples(demo):
     assert sorted(p.name for p in demo.folder.iterdir()) == ["fundus_photograph", "samples", "synthetic_oct"]
     for name in ("fundus_photograph", "synthetic_oct"):
-        expected = {*FILES, "doubts.csv"} if name == "synthetic_oct" else set(FILES)
+        expected = {*FILES, "anatomy.csv"} | ({"doubts.csv"} if name == "synthetic_oct" else set())
         assert {p.name for p in (demo.folder / name).iterdir()} == expected
         Image.open(demo.folder / name / "overlay.png").verify()
 

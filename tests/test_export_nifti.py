@@ -79,7 +79,7 @@ def test_geometry_of_a_nifti_source(tmp_path, codes):
 def test_source_of_another_size_or_damaged(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 40, 33), np.uint8), np.eye(4)), tmp_path / "turned.nii")
     write_result(tmp_path / "a", source=tmp_path / "turned.nii")
-    with pytest.raises(InputError, match=r"turned\.nii: has \(4, 40, 33\) voxels, the masks \(33, 40, 4\)"):
+    with pytest.raises(InputError, match=r"turned\.nii: has 4 x 40 x 33 pixels .*, the masks have 33 x 40 x 4"):
         export(tmp_path / "a", tmp_path / "m.nii", source=tmp_path / "turned.nii")
     (tmp_path / "b.nii").write_bytes(b"x" * 400)
     write_result(tmp_path / "b", source=tmp_path / "b.nii")

@@ -96,11 +96,11 @@ def test_a_device_that_is_not_there(make_widget, qtbot, tiny_bundle):
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
     _, widget = make_widget(np.zeros((64, 96, 3), np.uint8), bundle=tiny_bundle, rgb=True)
     widget.form.modality_combo.set_modality(Modality.CFP)
-    widget.form.device_combo.setCurrentText(absent)
+    widget.form.advanced.device.setCurrentText(absent)
     widget.run()
     finish(qtbot, widget)
     assert absent in errors()[-1] and "auto" in errors()[-1]
-    widget.form.device_combo.setCurrentText("cpu")
+    widget.form.advanced.device.setCurrentText("cpu")
     widget.run()
     finish(qtbot, widget)
     assert widget.form.status.text().startswith("Done")

@@ -123,6 +123,13 @@ def sound(request, tmp_path) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
+def test_sound_files(sound):
+    """The folder has a space and a letter that is not ASCII; what is damaged below is read here."""
+    path, _ = sound
+    image = read(path)
+    assert image.plane_shape in ((40, 30), (40, 32)) and image.data.std() > 0
+
+
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=damage)
 def test_damaged_files(sound, changes):

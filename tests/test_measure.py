@@ -136,3 +136,26 @@ def test_axes_are_not_mixed_up():
     table = measure(results_of(masks), volume_image((2, 8, 8), (5.0, 0.25, 0.5)))
     assert value(table, "area", "mm2", 0) == 64 * 0.25 * 0.5
     assert value(table, "volume", "mm3") == 128 * 5.0 * 0.25 * 0.5
+
+
+def test_linked_objects_are_counted_by_their_numbers():
+    """Two pockets that touch from slice to slice, and one that is bridged over a gap."""
+    masks = np.zeros((4, 20, 30), int)
+    masks[0, 2:6, 2:8], masks[1, 4:8, 2:8] = 1, 2  # overlap, but were told apart
+    masks[0, 12:15, 20:25], masks[2, 12:15, 20:25] = 3, 3  # missing in slice 1
+    assert value(measure(results_of(masks), volume_image(), linked=True), "count", "n") == 3
+    assert value(measure(results_of(masks), volume_image()), "count", "n") == 3  # 1 + 2, 3 and 3 again
+    masks[1, 4:8, 2:8] = 0
+    assert value(measure(results_of(masks), volume_image(), linked=True), "count", "n") == 2
+    assert value(measure(results_of(masks), volume_image()), "count", "n") == 3
+    assert value(measure(results_of(masks[:1]), volume_image((1, 20, 30)), linked=True), "count", "n", 0) == 2
+
+
+@SLOW_MACHINE
+@given(seed=st.integers(0, 10_000))
+def test_linking_changes_the_number_of_objects_and_nothing_else(seed):
+    masks = np.random.default_rng(seed).integers(0, 4, (3, 8, 8))
+    tables = [measure(results_of(masks), volume_image((3, 8, 8)), linked=linked) for linked in (False, True)]
+    counts = [t["slice"].isna() & (t["measure"] == "count") for t in tables]
+    assert tables[1][counts[1]]["value"].tolist() == [len(np.unique(masks[masks > 0]))]
+    pd.testing.assert_frame_equal(*(t[~c] for t, c in zip(tables, counts, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from types import SimpleNamespace
@@ -17,8 +18,17 @@ from PIL import Image
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.manifest import Pair
-from napari_claps.outputs import FILES, MaskWriter, ResultFiles, coco_detections, provenance, request, sha256_of
-from napari_claps.outputs import masks as masks_module
+from napari_claps.outputs import (
+    FILES,
+    MaskWriter,
+    ResultFiles,
+    coco_detections,
+    expected_files,
+    provenance,
+    request,
+    sha256_of,
+)
+from napari_claps.outputs import planes as planes_module
 from napari_claps.settings import Settings
 from napari_claps.types import (
     Box,
@@ -96,8 +106,8 @@ def test_planes_go_to_disk_when_they_are_many(tmp_path, monkeypatch):
         made.append(tempfile.SpooledTemporaryFile(max_size=max_size))  # noqa: SIM115 - as in the code
         return made[0]
 
-    monkeypatch.setattr(masks_module, "IN_MEMORY", 1000)
-    monkeypatch.setattr(masks_module, "tempfile", SimpleNamespace(SpooledTemporaryFile=spool))
+    monkeypatch.setattr(planes_module, "IN_MEMORY", 1000)
+    monkeypatch.setattr(planes_module, "tempfile", SimpleNamespace(SpooledTemporaryFile=spool))
     masks = np.random.default_rng(1).integers(0, 9, (3, 3, 20, 30)).astype(np.uint16)
     write_masks(tmp_path / "masks.ome.tif", an_image(), masks)
     assert made[0]._rolled
@@ -169,6 +179,9 @@ def test_request_ignores_what_changes_only_the_time():
     assert asked(device="cpu", batch_size=1) == asked(device="cuda", batch_size=8)
     assert asked(score_threshold=0.5) != asked()
     assert asked(modality="oct") != asked()
+    assert asked(uncertainty=True) != asked()
+    assert asked(coverage=0.9) != asked()
+    assert asked(link_slices=False) != asked()
 
 
 def result_files(image):
@@ -185,7 +198,7 @@ def result_files(image):
 def test_all_files_agree(tmp_path):
     image = an_image(source="eye.vol")
     table = result_files(image).write(tmp_path / "eye", facts_of(image))
-    assert sorted(p.name for p in (tmp_path / "eye").iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in (tmp_path / "eye").iterdir()) == sorted([*FILES, "anatomy.csv"])
     written = pd.read_csv(tmp_path / "eye" / "measurements.csv")
     assert len(written) == len(table)
     areas = written[(written["measure"] == "area") & (written["unit"] == "px") & (written["structure"] == "vessel")]
@@ -196,6 +209,53 @@ def test_all_files_agree(tmp_path):
     absent = written[written["structure"] == "optic_disc"]
     assert set(absent["status"]) == {"absent"}
     Image.open(tmp_path / "eye" / "overlay.png").verify()
+
+
+def sure_results(image, settings):
+    """A result of all slices but the last, as the pipeline gives it with uncertainty and coverage."""
+    files = ResultFiles(image, (Prompt("drusen", "drusen", "drusen"),), GUESS, range(image.n_slices - 1),
+                        settings=settings, model="tiny", version="1")
+    for index in range(image.n_slices - 1):
+        mask = np.zeros(image.plane_shape, np.uint16)
+        mask[5:10, 5:10] = 1
+        inner, outer = mask > 0, np.zeros(image.plane_shape, bool)
+        inner[5] = False
+        outer[4:11, 4:11] = True
+        entropy = np.full(image.plane_shape, 0.123456 + index, np.float32)
+        files.add(SliceResult(index, GUESS, (Prompt("drusen", "drusen", "drusen"),), {"drusen": mask}, (),
+                              {"drusen": 0.5}, {}, {"drusen": entropy}, {"drusen": inner}, {"drusen": outer}))
+    return files
+
+
+def test_uncertainty_inner_and_outer_masks(tmp_path):
+    settings = Settings(uncertainty=True, coverage=0.9)
+    sure_results(an_image(), settings).write(tmp_path / "eye", {})
+    names = {p.name for p in (tmp_path / "eye").iterdir()}
+    assert names == set(expected_files(settings)) == {*FILES, "uncertainty.ome.tif", "inner.ome.tif", "outer.ome.tif"}
+    entropy = tifffile.imread(tmp_path / "eye" / "uncertainty.ome.tif")
+    assert entropy.dtype == np.float32
+    np.testing.assert_allclose(entropy[0], 0.123456, atol=0.0003)
+    np.testing.assert_allclose(entropy[1], 1.123456, atol=0.0006)
+    assert np.isnan(entropy[2]).all(), "not looked at is not sure"
+    inner, outer = (tifffile.imread(tmp_path / "eye" / f"{name}.ome.tif") for name in ("inner", "outer"))
+    assert inner.dtype == outer.dtype == np.uint8
+    assert [inner.sum(), outer.sum()] == [2 * 20, 2 * 49]
+    assert [c["Name"] for c in [tifffile.xml2dict(tifffile.TiffFile(tmp_path / "eye" / "inner.ome.tif").ome_metadata)
+                                ["OME"]["Image"]["Pixels"]["Channel"]]] == ["drusen"]
+
+
+def test_without_them_there_are_no_such_files():
+    assert expected_files(Settings()) == FILES
+    assert set(expected_files(Settings(), check_prompts=True)) - set(FILES) == {"prompt-check.png", "prompt-check.csv"}
+
+
+def test_fingerprint_of_masks_is_that_of_their_planes(tmp_path):
+    image = an_image()
+    result_files(image).write(tmp_path / "eye", facts_of(image))
+    masks = tifffile.imread(tmp_path / "eye" / "masks.ome.tif")
+    said = json.loads((tmp_path / "eye" / "provenance.json").read_text())["masks_sha256"]
+    assert said == {label: hashlib.sha256(masks[i].astype("<u2").tobytes()).hexdigest() for i, label in
+                    enumerate(LABELS)}
 
 
 def test_a_failure_leaves_neither_a_half_folder_nor_a_damaged_old_one(tmp_path):

@@ -37,3 +37,17 @@ def test_wrong_settings_are_refused(tmp_path: Path, text: str, message: str) -> 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.toml: cannot read"):
         Settings.from_toml(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"coverage": 1.0}, "coverage = 1.0 must be at least 0.5 and below 1"), ({"coverage": 0.3}, "coverage = 0.3"),
+    ({"method": "magic"}, "Unknown method 'magic'.*claps, medclip-sam, salip"), ({"uncertainty": 1}, "wrong type"),
+])  # fmt: skip
+def test_wrong_method_and_coverage(values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings().updated(values)
+
+
+def test_coverage_and_uncertainty() -> None:
+    settings = Settings().updated({"coverage": 0.5, "uncertainty": True, "method": "salip"})
+    assert (settings.coverage, settings.uncertainty, settings.method) == (0.5, True, "salip")

@@ -307,7 +307,7 @@ def test_the_loss_falls(text_folder, images):
 
 def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder, images):
     monkeypatch.setattr(train_detector, "load_clip", lambda path: (_Clip(text_folder), {"arch": {"clip": {}}}))
-    monkeypatch.setattr(train_detector, "make_sampler", lambda config: make_sampler(images, config))
+    monkeypatch.setattr(train_detector, "make_sampler", lambda config, run: make_sampler(images, config))
     monkeypatch.setattr(train_detector, "held_out_images", lambda config: compact_images(images))
     init = text_folder.parent / "final.pt"
     whole = train_detector.train(settings_of(4), tmp_path / "whole", init)
@@ -316,10 +316,10 @@ def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder
     real = train_detector.batch_losses
     calls = itertools.count()
 
-    def stops(*arguments: object) -> dict:
+    def stops(*arguments: object, **named: object) -> dict:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(train_detector, "batch_losses", stops)
     with pytest.raises(KeyboardInterrupt):

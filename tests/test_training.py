@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,57 +12,26 @@ import torch
 from PIL import Image
 
 from napari_claps.errors import InputError
-from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality
-from tests.tiny_bundle import write_text_folder
+from tests.training_data import CONFIG, write_clip, write_data
 from training.captions import caption, parse_labels
 from training.data import is_held_out, read_mask, segmentation_records
 from training.pretrain_clip import contrastive_loss
-from training.run import load_checkpoint, save_atomically
+from training.run import load_checkpoint
 from training.train_segmenter import mask_loss, train
-
-CONFIG: dict[str, Any] = {
-    "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5,
-    "oct_share": 1.0, "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "save_every": 3, "weights": {},
-    "views": {"oct": [64, 96], "en_face": [64, 64]},
-    "segmenter": {"dim": 32, "widths": [8, 8, 16, 16, 16], "heads": 2, "depth": 1, "mlp": 32},
-}
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in the form of the real one, with synthetic B-scans."""
-    root = tmp_path / "data"
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(8):
-        image, truth = synthetic_bscan(rng, shape=(96, 128), findings=("drusen", "intraretinal_fluid"))
-        path = root / "segmentation" / "made" / "images" / f"scan{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-        for target in ("drusen", "intraretinal_fluid"):
-            if truth[target].any():
-                mask = root / "segmentation" / "made" / "masks" / target / f"scan{i}.png"
-                mask.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray((truth[target] * 255).astype(np.uint8)).save(mask)
-        rows.append(["made", "train", "oct", path.relative_to(root).as_posix(), 128, 96, "drusen intraretinal_fluid"])
-    with (root / "segmentation.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["dataset", "split", "modality", "image", "width", "height", "targets"], *rows])
+    root = write_data(tmp_path / "data")
     monkeypatch.setenv("CLAPS_DATA", str(root))
     return root
 
 
 @pytest.fixture
 def clip_checkpoint(tmp_path: Path) -> Path:
-    from napari_claps.models.clip import ClipConfig, RetinalClip
-
-    torch.manual_seed(0)
-    folder = tmp_path / "clip"
-    write_text_folder(folder / "text")
-    clip = RetinalClip(ClipConfig("tf_efficientnet_lite0", 16), folder / "text")
-    save_atomically({"arch": {"clip": {"trunk": "tf_efficientnet_lite0", "embed_dim": 16}}, "model": clip.state_dict()},
-                    folder / "final.pt")
-    return folder / "final.pt"
+    return write_clip(tmp_path / "clip")
 
 
 def losses(folder: Path) -> list[float]:

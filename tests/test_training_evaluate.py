@@ -10,12 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
 from training import evaluate as training_evaluate
 from training.data import segmentation_records
 from training.evaluate import evaluate, first_of_each
+from training.probability import LEVELS, PrecisionRecall
 from training.report import write_report
 
 SHAPE = (40, 60)
@@ -157,3 +162,25 @@ def test_command_with_a_real_pipeline(data_folder, tiny_bundle, tmp_path, capsys
     table = pd.read_csv(tmp_path / "report/scores.csv")
     assert {"optic_disc", "drusen"} <= set(table.target) and table.presence.between(0, 1).all()
     assert "| data set | target |" in capsys.readouterr().out
+    areas = pd.read_csv(tmp_path / "report/aupr.csv").set_index(["dataset", "target"])["aupr"]
+    assert 0 < areas["two", "drusen"] <= 1 and 0 < areas["one", "vessel"] <= 1
+    rows = {(r["dataset"], r["target"]): r["aupr"] for r in summary["aupr"]}
+    assert rows == {key: pytest.approx(value) for key, value in areas.dropna().items()}
+
+
+@given(arrays(np.float32, (6, 7), elements=st.floats(0, 1, width=32)), arrays(bool, (6, 7)), arrays(bool, (6, 7)))
+def test_area_under_the_curve_is_that_of_scikit_learn(probability, truth, field):
+    curve = PrecisionRecall()
+    curve.add(probability[:3], truth[:3], field[:3])
+    curve.add(probability[3:], truth[3:], field[3:])
+    if not truth[field].any():
+        assert np.isnan(curve.area())
+        return
+    levels = np.rint(probability.astype(float) * (LEVELS - 1)).astype(int)
+    assert curve.area() == pytest.approx(average_precision_score(truth[field], levels[field]), abs=1e-9)
+
+
+def test_pixels_without_a_field_of_view_all_count():
+    curve = PrecisionRecall()
+    curve.add(np.array([[0.9, 0.8], [0.7, 0.1]]), np.array([[True, False], [True, False]]))
+    assert curve.area() == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)

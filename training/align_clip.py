@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import csv
 import random
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from training.captions import Labels, caption, parse_labels
 from training.data import data_root, is_held_out, read_rgb, segmentation_records
 from training.pretrain_clip import contrastive_loss
 from training.run import Run, load_config
+from training.stage import run_stage
 from training.train_segmenter import load_clip
 
 
@@ -71,7 +74,10 @@ def train(config: dict, out: Path, init: Path) -> Path:
     rng = random.Random(config["seed"])
     clip, state = load_clip(init)
     clip.requires_grad_(False).eval()
+    if run.is_first:
+        shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
     items = labelled_images(config["per_group"], rng)
+    run.record_data(i[0] for i in items)
     fit, held = [i for i in items if not i[2]], [i for i in items if i[2]]
     features = torch.cat([pooled_features(clip, [i[0] for i in fit], rng, augment=a) for a in (False, True)])
     labels = [i[1] for i in fit] * 2
@@ -108,18 +114,14 @@ def train(config: dict, out: Path, init: Path) -> Path:
     return run.finish(clip, arch={"clip": state["arch"]["clip"]})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--init", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
-    a.out.mkdir(parents=True, exist_ok=True)
-    import shutil
-
-    shutil.copytree(a.init.parent / "text", a.out / "text", dirs_exist_ok=True)
-    train(load_config(a.config), a.out, a.init)
+    return run_stage(lambda: train(load_config(a.config), a.out, a.init), a.config)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

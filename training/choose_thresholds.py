@@ -4,9 +4,11 @@
 
 For each pair: the share of the text-prompted mask against the one from
 detected boxes, the probability threshold (both by the mean Dice of images that
-show the target), and the presence below which the answer is "absent": the
-highest that keeps `MIN_SENSITIVITY`, because a finding that is withheld cannot
-be corrected, and a false alarm can.
+show the target), and the presence below which the answer is "absent". For that
+there is one rule (`presence_threshold`): the highest that keeps
+`MIN_SENSITIVITY` of the images with the target, because a finding that is
+withheld cannot be corrected, and a false alarm can. `training.calibrate`, the
+next step, turns scores into probabilities and applies the same rule to them.
 
 Pairs whose mask does not depend on the text are no answers and are left out:
 the text must do better on its own target than every other text at the same
@@ -17,8 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +46,9 @@ MIN_SENSITIVITY = 0.95
 MIN_CLASS = 4
 """Present and absent images needed before a presence threshold is fitted."""
 
+Sample = tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]
+"""Modality, (y, x, 3) uint8 image, masks of what is present, all annotated targets, field of view."""
+
 
 def trained_pairs() -> dict[tuple[Modality, str], int]:
     """Pairs that occur in the training data, with the number of training images that show them."""
@@ -51,21 +59,25 @@ def trained_pairs() -> dict[tuple[Modality, str], int]:
     return dict(counts)
 
 
-def measure(bundle: Bundle, records: list[tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], Any]]
-            ) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def by_side(modality: Modality, targets: Sequence[str], shape: tuple[int, int]) -> dict[int, list[str]]:
+    """Targets that are looked for at one scale, as the pipeline groups them."""
+    groups: dict[int, list[str]] = defaultdict(list)
+    for target in targets:
+        groups[working_side(modality, TARGETS[target].kind, shape)].append(target)
+    return groups
+
+
+def measure(bundle: Bundle, samples: Iterator[Sample]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Dice of every setting, and the presence score, of each image and target."""
     prompter = make_prompter("claps", bundle)
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for modality, image, masks, targets, fov in tqdm(records, desc="held-out images", mininterval=10):
-        shape = image.shape[:2]
-        groups: dict[int, list[str]] = defaultdict(list)
-        for target in (t for t in targets if bundle.manifest.pair(modality, t)):
-            groups[working_side(modality, TARGETS[target].kind, shape)].append(target)
-        for side, names in groups.items():
+    for modality, image, masks, targets, fov in samples:
+        asked = [t for t in targets if bundle.manifest.pair(modality, t)]
+        for side, names in by_side(modality, asked, image.shape[:2]).items():
             prompts = [make_prompt(n, modality) for n in names]
             pairs = [p for n in names if (p := bundle.manifest.pair(modality, n))]
             plane = [image.astype(np.float32) / 255]
-            shares = (1.0, 0.0) if any(map(is_boxed, prompts)) else (1.0,)
+            shares = (1.0, 0.0) if any(is_boxed(p, bundle) for p in prompts) else (1.0,)
             text, *rest = (segment_field(bundle, prompter, plane, side, prompts,
                                          [replace(p, text_weight=w) for p in pairs])[0] for w in shares)
             boxes = rest[0] if rest else text
@@ -75,7 +87,7 @@ def measure(bundle: Bundle, records: list[tuple[Modality, np.ndarray, dict[str, 
                 if truth is not None:
                     row["by_text"] = {other: dice(text.probability[j] >= 0.5, truth, fov)
                                       for j, other in enumerate(names)}
-                    for share in SHARES if is_boxed(prompt) else (1.0,):
+                    for share in SHARES if is_boxed(prompt, bundle) else (1.0,):
                         p = share * text.probability[i] + (1 - share) * boxes.probability[i]
                         for threshold in THRESHOLDS:
                             row[f"{share}/{threshold}"] = dice(p >= threshold, truth, fov)
@@ -130,13 +142,23 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
         share, threshold = map(float, key.split("/"))
         result |= {"text_weight": share, "threshold": threshold, "dice_held_out": round(means[key], 4)}
     if len(present) >= MIN_CLASS and len(absent) >= MIN_CLASS:
-        scores = np.array([r["presence"] for r in present])
-        cuts = np.unique(np.concatenate([[0.0], np.linspace(0.02, 0.9, 45)]))
-        result["presence"] = round(float(max(c for c in cuts if (scores >= c).mean() >= MIN_SENSITIVITY)), 3)
+        result["presence"] = presence_threshold([r["presence"] for r in present])
     return result
 
 
-def load(record: Record) -> tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]:
+def presence_threshold(scores: Sequence[float]) -> float:
+    """Highest threshold that keeps `MIN_SENSITIVITY` of the images with the target, in hundredths.
+
+    Parameters
+    ----------
+    scores : sequence of float
+        Presence of the held-out images that show the target.
+    """
+    kept = math.ceil(MIN_SENSITIVITY * len(scores) - 1e-9)
+    return math.floor(100 * sorted(scores, reverse=True)[kept - 1] + 1e-9) / 100
+
+
+def load(record: Record) -> Sample:
     """Read an image with its masks."""
     image = read_rgb(record.image)
     shape = image.shape[:2]
@@ -145,9 +167,21 @@ def load(record: Record) -> tuple[Modality, np.ndarray, dict[str, np.ndarray], t
     return record.modality, image, masks, record.targets, fov
 
 
-def from_synthetic(item: CachedImage):
+def from_synthetic(item: CachedImage) -> Sample:
     """A synthetic B-scan in the same form."""
     return item.modality, item.image, {t: m > 127 for t, m in item.masks.items()}, ("retina", "rpe_bm_complex"), None
+
+
+def held_out_images(datasets: Sequence[str] = (), limit: int = 1000) -> Iterator[Sample]:
+    """Read the held-out part of ``train``, at most `limit` images of each data set."""
+    seen: Counter[str] = Counter()
+    records = []
+    for record in segmentation_records("train", held_out=True, datasets=tuple(datasets)):
+        seen[record.dataset] += 1
+        if seen[record.dataset] <= limit:
+            records.append(record)
+    for record in tqdm(records, desc="held-out images", mininterval=10):
+        yield load(record)
 
 
 def main() -> None:
@@ -158,14 +192,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     bundle = load_bundle(a.bundle)
-    seen: Counter[str] = Counter()
-    records = []
-    for record in segmentation_records("train", held_out=True, datasets=tuple(a.dataset)):
-        seen[record.dataset] += 1
-        if seen[record.dataset] <= a.limit:
-            records.append(load(record))
-    records += [from_synthetic(s) for s in synthetic_images(12, seed=999)]
-    rows = measure(bundle, records)
+    synthetic = map(from_synthetic, synthetic_images(12, seed=999))
+    rows = measure(bundle, chain(held_out_images(a.dataset, a.limit), synthetic))
     counts = trained_pairs()
     table = {f"{m}/{t}": r for (m, t), r in rows.items()}
     a.out.with_suffix(".rows.json").write_text(json.dumps(table))
@@ -185,7 +213,9 @@ def main() -> None:
             **{k: v for k, v in chosen.items() if k.startswith(("n_", "dice"))},
         })
     measured = {(p["modality"], p["target"]) for p in pairs}
-    pairs += [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold, "presence": p.presence,
+    pairs += [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold,
+               # A calibrated threshold says nothing about a score.
+               "presence": 0.0 if p.calibration else p.presence,
                "text_weight": p.text_weight, "box_threshold": p.box_threshold, "min_area": p.min_area,
                "n_train": counts.get((p.modality, p.target), 0), "n_held_out": 0}
               for p in bundle.manifest.pairs if (str(p.modality), p.target) not in measured]

@@ -179,7 +179,7 @@ def _decoder_loss(
         positive[image, queries, truth.text[objects]] = 1
         found.append(boxes[image, queries])
         wanted.append(truth.boxes[objects])
-    return _losses(name, focal_loss(logits, positive, known), torch.cat(found), torch.cat(wanted))
+    return box_losses(name, focal_loss(logits, positive, known), torch.cat(found), torch.cat(wanted))
 
 
 def _encoder_loss(
@@ -192,10 +192,11 @@ def _encoder_loss(
         text = torch.stack([truths[i].text[t] for i, t in pairs])
         positive[assignment.image, assignment.cells[assignment.image, assignment.place], text] = 1
     found = output.cell_boxes[assignment.image, assignment.place]
-    return _losses("encoder_", focal_loss(output.cell_logits, positive, known), found, wanted)
+    return box_losses("encoder_", focal_loss(output.cell_logits, positive, known), found, wanted)
 
 
-def _losses(name: str, focal: Tensor, found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+def box_losses(name: str, focal: Tensor, found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Weighted class, L1 and GIoU loss of N boxes (N, 4), cxcywh, that should be `wanted`; means over the boxes."""
     found = found.float()
     count = max(len(found), 1)
     giou = generalized_box_iou_loss(_corners(found), _corners(wanted), reduction="sum")

@@ -87,7 +87,7 @@ def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
     """Chance that a positive scores higher than a negative; None without both."""
-    if not positive or not negative:
+    if not len(positive) or not len(negative):
         return None
     difference = np.subtract.outer(np.asarray(positive), np.asarray(negative))
     return float((np.sign(difference) + 1).mean() / 2)

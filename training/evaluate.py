@@ -4,6 +4,9 @@
 
 * ``scores.csv``: one row per image and target; ``images.csv``: modality and seconds per image,
 * ``summary.csv`` and ``summary.json``: per data set and target, with counts and intervals,
+* ``reliability.csv`` and ``reliability.png``: whether the calibrated presence keeps its word,
+* with ``--coverage 0.9``, ``bands.csv``: whether the inner and outer masks keep theirs,
+* ``aupr.csv``: area under the precision-recall curve of all pixels, at native resolution,
 * ``report.md``: the same to read, and ``worst/``: the three worst images of each target.
 
 The pictures show real images: REPORT does not belong into the repository.
@@ -16,21 +19,26 @@ import heapq
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
+from napari_claps.conformal import band_level
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import ImageScore, SliceBoxes, object_boxes, score_masks
 from napari_claps.io import read
+from napari_claps.io.atomic import atomic_path
 from napari_claps.pipeline import Pipeline
 from napari_claps.settings import Settings
-from napari_claps.types import RetinalImage, SliceResult
+from napari_claps.types import ModalityGuess, RetinalImage, SliceResult
 from napari_claps.vocabulary import TARGETS, Kind
 from training.data import Record, read_mask, segmentation_records
+from training.probability import PrecisionRecall, ProbabilityPipeline
 from training.report import Failure, write_report
+from training.trust import BandScore, score_band
 
 WORST = 3
 """Images drawn per target."""
@@ -40,13 +48,18 @@ WORST = 3
 class Evaluation:
     """Everything measured on some images.
 
-    `images` has one row per image; `not_in_bundle` counts the annotated targets that the bundle was not made for.
+    `images` has one row per image; `not_in_bundle` counts the annotated targets that the bundle was not made for;
+    `bands` has one row per image and target that was calibrated for the `coverage`, if there is one. `curves` has the
+    pixels of every data set and target, if the pipeline keeps its probability maps.
     """
 
+    coverage: float | None = None
+    bands: list[BandScore] = field(default_factory=list)
     scores: list[ImageScore] = field(default_factory=list)
     images: list[dict[str, object]] = field(default_factory=list)
     worst: dict[str, list[Failure]] = field(default_factory=dict)
     not_in_bundle: dict[str, int] = field(default_factory=dict)
+    curves: dict[tuple[str, str], PrecisionRecall] = field(default_factory=dict)
 
     def add(self, pipeline: Pipeline, record: Record) -> None:
         """Run the pipeline on one image and score every annotated target."""
@@ -60,7 +73,7 @@ class Evaluation:
         guess = pipeline.detect_modality(image)
         # With the wrong modality some targets are refused: nothing is found, and that counts.
         asked = [t for t in known if manifest.pair(guess.modality, t)]
-        result = next(iter(pipeline.run(image, asked, modality=guess))) if asked else None
+        answers = self._answers(pipeline, image, asked, guess)
         seconds = time.perf_counter() - start
         self.images.append(
             {
@@ -76,7 +89,26 @@ class Evaluation:
         )
         field_of_view = read_mask(record.field_of_view, image.plane_shape) if record.field_of_view else None
         for target in known:
-            self._score(record, target, image, result if target in asked else None, field_of_view)
+            self._score(record, target, image, answers.get(target), field_of_view)
+            if isinstance(pipeline, ProbabilityPipeline):
+                probability = pipeline.probability[target] if target in answers else np.zeros(image.plane_shape)
+                curve = self.curves.setdefault((record.dataset, target), PrecisionRecall())
+                curve.add(probability, read_truth(record, target, image.plane_shape), field_of_view)
+
+    def _answers(self, pipeline: Pipeline, image: RetinalImage, asked: Sequence[str],
+                 guess: ModalityGuess) -> dict[str, SliceResult]:
+        """Run on all targets; those that were calibrated for the coverage get inner and outer masks."""
+        if self.coverage is None:
+            groups = [(pipeline, list(asked))]
+        else:
+            pairs = {t: pipeline.bundle.manifest.pair(guess.modality, t) for t in asked}
+            able = [t for t in asked if band_level(pairs[t], self.coverage)]
+            banded = type(pipeline)(pipeline.bundle, replace(pipeline.settings, coverage=self.coverage))
+            if isinstance(pipeline, ProbabilityPipeline):
+                banded.probability = pipeline.probability
+            groups = [(banded, able), (pipeline, [t for t in asked if t not in able])]
+        return {t: result for runner, targets in groups if targets
+                for result in runner.run(image, targets, modality=guess) for t in targets}
 
     def _score(
         self,
@@ -86,9 +118,8 @@ class Evaluation:
         result: SliceResult | None,
         field_of_view: np.ndarray | None,
     ) -> None:
-        empty = np.zeros(image.plane_shape, bool)
-        truth = read_mask(record.masks[target], image.plane_shape) if target in record.masks else empty
-        predicted = result.masks[target] > 0 if result else empty
+        truth = read_truth(record, target, image.plane_shape)
+        predicted = result.masks[target] > 0 if result else np.zeros(image.plane_shape, bool)
         kind = TARGETS[target].kind
         boxes = [b for b in result.boxes if b.label == target] if result else []
         corners = np.array([(b.y0, b.x0, b.y1, b.x1) for b in boxes])
@@ -104,6 +135,9 @@ class Evaluation:
             boxes=(slice_boxes,) if kind in (Kind.OBJECT, Kind.LESION) else (),
         )
         self.scores.append(score)
+        if result and target in result.outer:
+            inside = np.ones(image.plane_shape, bool) if field_of_view is None else field_of_view
+            self.bands.append(score_band(record, target, result, truth, inside))
         if score.masks.present:
             worst = self.worst.setdefault(target, [])
             heapq.heappush(worst, Failure(score.masks.dice, record, predicted, truth))
@@ -111,13 +145,18 @@ class Evaluation:
                 heapq.heappop(worst)
 
 
-def evaluate(pipeline: Pipeline, records: Iterable[Record]) -> Evaluation:
+def read_truth(record: Record, target: str, shape: tuple[int, int]) -> np.ndarray:
+    """The true mask (y, x) of an annotated target, empty where it is absent."""
+    return read_mask(record.masks[target], shape) if target in record.masks else np.zeros(shape, bool)
+
+
+def evaluate(pipeline: Pipeline, records: Iterable[Record], *, coverage: float | None = None) -> Evaluation:
     """Run the pipeline on every image, with its settings, and compare with the masks.
 
     A target that the image's data set did not annotate is unknown and not looked for; an annotated one without
     a mask is absent. Vessels count inside the field of view, where there is one.
     """
-    evaluation = Evaluation()
+    evaluation = Evaluation(coverage)
     progress = tqdm(list(records), unit="image", mininterval=2)
     for record in progress:
         progress.set_description(record.dataset, refresh=False)
@@ -143,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--holdout", action="store_true", help="with --split train: only its held-out part")
     parser.add_argument("--dataset", action="append", default=[], help="restrict to this data set; may be repeated")
     parser.add_argument("--limit", type=int, help="at most so many images of each data set")
+    parser.add_argument("--coverage", type=float, help="measure inner and outer masks of this coverage too")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--out", type=Path, required=True, metavar="REPORT")
@@ -153,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = segmentation_records(
             options.split, held_out=True if options.holdout else None, datasets=tuple(options.dataset)
         )
-        pipeline = Pipeline.from_settings(Settings(bundle=options.bundle, device=options.device))
-        evaluation = evaluate(pipeline, first_of_each(records, options.limit))
+        pipeline = ProbabilityPipeline.from_settings(Settings(bundle=options.bundle, device=options.device))
+        evaluation = evaluate(pipeline, first_of_each(records, options.limit), coverage=options.coverage)
         manifest = pipeline.bundle.manifest
         about = {
             "bundle": manifest.name,
@@ -166,7 +206,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         if evaluation.not_in_bundle:
             about["not_in_bundle"] = evaluation.not_in_bundle
-        write_report(options.out, about, evaluation.scores, evaluation.images, evaluation.worst, seed=options.seed)
+        areas = [{"dataset": d, "target": t, "aupr": c.area()} for (d, t), c in evaluation.curves.items()]
+        about["aupr"] = [row for row in areas if row["aupr"] == row["aupr"]]
+        with atomic_path(options.out / "aupr.csv") as temporary:
+            pd.DataFrame(areas, columns=["dataset", "target", "aupr"]).to_csv(temporary, index=False)
+        if options.coverage is not None:
+            about["coverage"] = options.coverage
+        write_report(
+            options.out,
+            about,
+            evaluation.scores,
+            evaluation.images,
+            evaluation.worst,
+            calibrated={(str(p.modality), p.target) for p in manifest.pairs if p.calibration},
+            bands=evaluation.bands,
+            seed=options.seed,
+        )
         print((options.out / "report.md").read_text(encoding="utf-8"))
     except ClapsError as error:
         print(f"training.evaluate: {error}", file=sys.stderr)

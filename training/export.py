@@ -82,6 +82,11 @@ def default_pairs(min_images: int = 8) -> list[dict[str, Any]]:
     return pairs + [{"modality": "oct", "target": t, "n_train": 0} for t in ("retina", "rpe_bm_complex")]
 
 
+def is_answered(pair: Mapping[str, Any]) -> bool:
+    """Whether the bundle shall answer for a pair: its masks are good enough, and depend on the text."""
+    return pair.get("dice_held_out", 1.0) >= MIN_DICE and pair.get("told_apart", True)
+
+
 def add_box_thresholds(pairs: Sequence[dict[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Take the detector's working threshold of each pair from ``detector.json``."""
     for pair in pairs:
@@ -119,7 +124,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
     pairs = json.loads(a.pairs.read_text())["pairs"] if a.pairs else default_pairs()
-    pairs = [p for p in pairs if p.get("dice_held_out", 1.0) >= MIN_DICE and p.pop("told_apart", True)]
+    pairs = [{k: v for k, v in p.items() if k != "told_apart"} for p in pairs if is_answered(p)]
     if a.box_thresholds:
         add_box_thresholds(pairs, json.loads(a.box_thresholds.read_text()))
     if a.report:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.manifest import BundleManifest, read_manifest
 from napari_claps.vocabulary import MODALITIES
+
+PICTURE = "images/reliability.png"
+"""Beside the card."""
 
 DATA = """\
 | data set | modality | images for training | terms as far as known |
@@ -50,7 +54,15 @@ the training images; one rule was changed after a look at these (see *What limit
 
 {table}
 
-Made with `python -m training.evaluate --bundle {name} --split val --out REPORT`.
+Made with `python -m training.evaluate --bundle {name} --split val --coverage 0.9 --out REPORT`.
+
+## Present or absent
+
+{presence}
+
+## Inner and outer masks
+
+{bands}
 
 ## Pairs it refuses
 
@@ -85,6 +97,47 @@ def score_rows(summary: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def presence_text(rows: list[dict[str, Any]]) -> str:
+    """Reliability of the calibrated presence, and its picture."""
+    if not rows:
+        return "Presence is a score between 0 and 1 and no probability: this bundle was not calibrated."
+    lines = ["Where both images with and without the target were held out from training, presence is a probability, for the "
+             "share of\nimages with the target in those. Below, on the validation images: the expected calibration error, "
+             "and the log loss beside\nthat of always giving the share of images with the target.", "",
+             "| modality | target | images with it | without it | calibration error | log loss | of the mere share |",
+             "|---|---|---|---|---|---|---|"]
+    lines += [f"| {r['modality']} | {r['target']} | {r['n_present']} | {r['n_absent']} | {r['ece']:.2f} | "
+              f"{r['log_loss']:.2f} | {r['prevalence_log_loss']:.2f} |" for r in rows]
+    return "\n".join([*lines, "", f"![Reliability of the presence]({PICTURE})", "",
+                      "Numbers at the points count images, bars are Wilson 95 % intervals. Of other pairs no image without "
+                      "the target was there: their\npresence is a score."])
+
+
+def band_text(rows: list[dict[str, Any]], coverage: float | None) -> str:
+    """Coverage of inner and outer masks."""
+    if not rows:
+        return "Not measured for this bundle."
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        if row[name] is None:
+            return ""
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        return f"{row[name]:.3f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    lines = [f"Promised: {coverage:g} on average over images like the held-out ones (`docs/uncertainty.md`). Measured on the "
+             "validation images,\nwith the bootstrap 95 % interval. `outer area` is the median area of the outer mask as a "
+             "multiple of the true area, `inner share`\nthe mean share of the true area in the inner mask: how much the "
+             "promise costs. Pairs that are not listed were refused.", "",
+             "| modality | target | images with it | true pixels in the outer mask | images found in | inner pixels that "
+             "are true | outer area | inner share |", "|---|---|---|---|---|---|---|---|"]
+    lines += [f"| {r['modality']} | {r['target']} | {r['n_present']} | {cell(r, 'covered')} | {r['n_found']} | "
+              f"{cell(r, 'sure')} | {number(r['outer_area'])} | {number(r['inner_recall'])} |" for r in rows]
+    return "\n".join(lines)
+
+
 def pair_rows(manifest: BundleManifest) -> str:
     """Markdown table of the pairs of a bundle, a line per modality."""
     lines = ["| modality | targets |", "|---|---|"]
@@ -101,9 +154,13 @@ def write_card(bundle: str, report: Path, limits: Path, out: Path) -> None:
     text = TEXT.format(
         name=manifest.name, version=manifest.version, licence=manifest.licence, notice=manifest.notice, size=size,
         note=manifest.training.get("note", ""), n=facts["n_images"], modality=facts["modality_accuracy"],
-        table=score_rows(facts["summary"]), pairs=pair_rows(manifest), limits=limits.read_text().strip(), data=DATA.strip())
+        table=score_rows(facts["summary"]), presence=presence_text(facts.get("reliability", [])),
+        bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), limits=limits.read_text().strip(), data=DATA.strip())
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if facts.get("reliability"):
+        with atomic_path(out.parent / PICTURE) as temporary:
+            shutil.copyfile(report / "reliability.png", temporary)
 
 
 def main() -> None:

@@ -4,14 +4,17 @@
 
 The loss is the contrastive one with several positives per caption (UniCL,
 arXiv 2204.03610): every image that a caption fits counts as positive, and
-images for which it is unknown are left out.
+images for which it is unknown are left out. ``loss = "dhn-nce"`` takes that of
+MedCLIP-SAMv2 instead (`training.dhn_nce`), with one caption for each image.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +23,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
 from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
 from training.augment import augment_photometry
 from training.captions import Key, Labels, caption, parse_labels
 from training.data import data_root, read_rgb, segmentation_records
+from training.dhn_nce import BETA, TEMPERATURE, dhn_nce_loss
+from training.provenance import pretraining_files
 from training.run import Run, load_config
+from training.stage import run_stage
 from training.text_base import load_imagenet, load_minilm, write_text_folder
 
 
@@ -117,6 +124,55 @@ def contrastive_loss(images: Tensor, texts: Tensor, relation: Tensor, scale: Ten
     return (losses[0] + losses[1]) / 2
 
 
+LOSSES = ("contrastive", "dhn-nce")
+"""Values of ``loss`` in the configuration, the default first."""
+
+
+def choose_loss(config: dict) -> str:
+    """Name of the loss.
+
+    Raises
+    ------
+    InputError
+        If there is no such loss.
+    """
+    name = config.get("loss", LOSSES[0])
+    if name not in LOSSES:
+        raise InputError(f"loss = {name!r} is unknown. Known are: {', '.join(LOSSES)}.")
+    return name
+
+
+def batch_loss(config: dict, clip: RetinalClip, images: Tensor, batch: list[Example], keys: list[Key],
+               rng: random.Random) -> Tensor:
+    """Loss of a batch.
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, D) unit vectors of the batch's views.
+    keys : list of Key
+        A true key of each image.
+    """
+    paired = choose_loss(config) == "dhn-nce"
+    if not paired:
+        keys = list(dict.fromkeys(keys))
+    relation = torch.tensor([[e.labels.relation(k) for k in keys] for e in batch], device=images.device)
+    texts = clip.encode_text([caption(k, rng) for k in keys])
+    if not paired:
+        return contrastive_loss(images, texts, relation, clip.scale)
+    total = dhn_nce_loss(images, texts, temperature=config.get("temperature", TEMPERATURE),
+                         beta_image=config.get("beta_image", BETA), beta_text=config.get("beta_text", BETA),
+                         negatives=relation == 0)
+    return total / (2 * len(batch))
+
+
+def fix_temperature(clip: RetinalClip, config: dict) -> None:
+    """DHN-NCE has no learnt temperature: the model keeps the one of the loss, for all that reads its scale."""
+    with torch.no_grad():
+        clip.model.logit_scale.fill_(-math.log(config.get("temperature", TEMPERATURE)))
+    clip.model.logit_scale.requires_grad_(False)
+
+
 @torch.no_grad()
 def modality_accuracy(clip: RetinalClip, examples: list[Example], size: tuple[int, int]) -> float:
     """Zero-shot accuracy of the modality against its signatures."""
@@ -131,22 +187,26 @@ def modality_accuracy(clip: RetinalClip, examples: list[Example], size: tuple[in
         chunk = examples[start:start + 32]
         views = torch.cat([F.interpolate(torch.from_numpy(e.image.copy()).permute(2, 0, 1)[None].float() / 255, size,
                                          mode="bilinear", antialias=True) for e in chunk])
-        best = (clip.encode_image(views).embedding @ texts.T).argmax(1).tolist()
+        best = (clip.encode_image(views.to(clip.mean.device)).embedding @ texts.T).argmax(1).tolist()
         right += sum(order[b] == e.labels.modality for b, e in zip(best, chunk, strict=True))
     return right / len(examples)
 
 
 def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
     """Run the stage; returns the checkpoint written."""
+    choose_loss(config)  # a wrong name stops before anything is written
     run = Run(out, config)
     rng = random.Random(config["seed"])
     text_folder = out / "text"
-    kept = write_text_folder(text_folder, layers=config["text_layers"])
+    kept = run.processes.share(write_text_folder(text_folder, layers=config["text_layers"]) if run.is_first else None)
     clip = RetinalClip(ClipConfig(config["trunk"], config["embed_dim"]), text_folder)
     load_imagenet(clip)
     load_minilm(clip, kept)
     lock_text(clip)
+    if choose_loss(config) == "dhn-nce":
+        fix_temperature(clip, config)
     clip = clip.to(run.device, memory_format=torch.channels_last)
+    run.record_data(pretraining_files())
     examples = load_examples(config["cache_size"])
     fit = [e for e in examples if not e.held_out]
     held_out = [e for e in examples if e.held_out]
@@ -164,6 +224,12 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
     first = run.resume(clip, optimizer, schedule, rng)
     size = tuple(config["view"])
 
+    def step_loss(views: Tensor, batch: list[Example], keys: list[Key]) -> Tensor:
+        with run.autocast():
+            embedding = clip.encode_image(views).embedding
+        return batch_loss(config, clip, embedding.float(), batch, keys, rng)
+
+    spread = run.parallel(clip, step_loss)
     for step in run.steps(first, config["steps"]):
         clip.train()
         clip.model.text.eval()
@@ -173,11 +239,8 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
             options = sorted(example.labels.true)
             label = rng.choice(options) if options and rng.random() < 0.75 else ""
             keys.append((example.labels.modality, label))
-        keys = list(dict.fromkeys(keys))
-        relation = torch.tensor([[e.labels.relation(k) for k in keys] for e in batch], device=run.device)
         views = augment_photometry(make_batch(batch, size, rng).to(run.device), rng)
-        texts = clip.encode_text([caption(k, rng) for k in keys])
-        loss = contrastive_loss(clip.encode_image(views).embedding, texts, relation, clip.scale)
+        loss = spread(views, batch, keys)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
@@ -186,17 +249,18 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
         run.log(step, loss=loss.item())
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, clip, optimizer, schedule, rng)
-    run.log(config["steps"], modality_accuracy_held_out=modality_accuracy(clip, held_out, size), n=len(held_out))
+    if run.is_first:
+        run.log(config["steps"], modality_accuracy_held_out=modality_accuracy(clip, held_out, size), n=len(held_out))
     return run.finish(clip, arch={"clip": {"trunk": config["trunk"], "embed_dim": config["embed_dim"]}})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    train(load_config(arguments.config), arguments.out)
+    a = parser.parse_args()
+    return run_stage(lambda: train(load_config(a.config), a.out), a.config)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_claps.evaluate import ImageScore, score_table, summarise
 from napari_claps.io.atomic import atomic_path
 from training.data import Record
+from training.trust import BandScore, band_table, draw_reliability, reliability_table
 
 AGREED, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 """Green, orange and purple of Okabe and Ito, which everybody can tell apart."""
@@ -43,6 +44,8 @@ def write_report(
     image_rows: Sequence[dict[str, Any]],
     worst: Mapping[str, Sequence[Failure]],
     *,
+    calibrated: Collection[tuple[str, str]] = (),
+    bands: Sequence[BandScore] = (),
     seed: int = 0,
 ) -> None:
     """Write the tables, ``report.md`` and the pictures of the worst.
@@ -58,11 +61,23 @@ def write_report(
         One per image: ``dataset, image, modality, detected, right, seconds``.
     worst : mapping of target to failures
         To be drawn.
+    calibrated : collection of (modality, target)
+        Pairs whose presence is a probability.
+    bands : sequence of BandScore
+        Of the inner and outer masks.
     seed : int
         Of the bootstrap.
     """
     images, summary = pd.DataFrame(image_rows), summarise(scores, seed=seed)
+    reliability = reliability_table(scores, images, calibrated)
+    coverage = band_table(bands, seed=seed)
     tables = {"scores": score_table(scores), "images": images, "summary": summary}
+    if len(reliability):
+        tables["reliability"] = reliability.drop(columns="groups")
+        with atomic_path(folder / "reliability.png") as temporary:
+            draw_reliability(reliability, temporary)
+    if bands:
+        tables["bands"] = pd.DataFrame(map(asdict, bands))
     for name, table in tables.items():
         with atomic_path(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
@@ -74,18 +89,20 @@ def write_report(
         "seconds_per_image": {"median": images["seconds"].median(), "mean": images["seconds"].mean()},
     }
     # pandas turns NaN into null, which JSON needs.
-    content = facts | {"summary": json.loads(summary.to_json(orient="records", double_precision=6))}
+    content = facts | {name: json.loads(table.to_json(orient="records", double_precision=6)) for name, table in
+                       (("summary", summary), ("reliability", reliability), ("bands", coverage))}
     with atomic_path(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with atomic_path(folder / "report.md") as temporary:
-        temporary.write_text(report_text(facts, images, summary), encoding="utf-8")
+        temporary.write_text(report_text(facts, images, summary, reliability, coverage), encoding="utf-8")
     for target, failures in worst.items():
         for rank, failure in enumerate(sorted(failures, reverse=True), start=1):
             with atomic_path(folder / "worst" / f"{target}_{rank}.png") as temporary:
                 draw_failure(failure, target).save(temporary)
 
 
-def report_text(facts: dict[str, Any], images: pd.DataFrame, summary: pd.DataFrame) -> str:
+def report_text(facts: dict[str, Any], images: pd.DataFrame, summary: pd.DataFrame, reliability: pd.DataFrame,
+                coverage: pd.DataFrame) -> str:
     """The report as markdown."""
     by_set = images.groupby("dataset", sort=False)
     modality = pd.DataFrame({"images": by_set.size(), "modality right": by_set["right"].mean(),
@@ -112,6 +129,11 @@ def report_text(facts: dict[str, Any], images: pd.DataFrame, summary: pd.DataFra
         markdown_table(modality),
         "",
     ]
+    if len(reliability):
+        lines += ["Presence as a probability (see reliability.png):", "",
+                  markdown_table(reliability.drop(columns="groups")), ""]
+    if len(coverage):
+        lines += [f"Inner and outer masks of coverage {facts['coverage']}:", "", markdown_table(coverage), ""]
     if facts.get("not_in_bundle"):
         missing = ", ".join(f"{name} ({n})" for name, n in sorted(facts["not_in_bundle"].items()))
         lines += [f"Annotated, but the bundle was not made for them (images): {missing}.", ""]

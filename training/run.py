@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,33 @@ from torch import nn
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
+from napari_claps.io.atomic import atomic_path
+from training.parallel import Processes, number_format
+from training.provenance import git_revision, write_data_list
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read a TOML configuration; the values can be any that the stage knows."""
+    """Read a TOML configuration; the values can be any that the stage knows.
+
+    ``base = "other.toml"`` takes the lines of a file beside it, except those that are given; tables are merged.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or no TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a training configuration ({error}).") from error
+    if "base" not in config:
+        return config
+    base = path.parent / str(config.pop("base"))
+    if base == path:
+        raise InputError(f"{path}: base = \"{base.name}\" names the file itself.")
+    below = load_config(base)
+    return below | {k: {**below[k], **v} if isinstance(v, dict) and isinstance(below.get(k), dict) else v
+                    for k, v in config.items()}
 
 
 def save_atomically(state: Any, path: Path) -> None:
@@ -50,77 +68,132 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class Run:
-    """One training run in a folder.
+    """One training run in a folder; of several processes the first one writes.
 
     Parameters
     ----------
     folder : Path
-        Gets ``config.json``, ``log.jsonl``, ``curves.png``, ``last.pt`` (to
-        resume) and ``final.pt`` (weights and architecture).
+        Gets ``config.json``, ``data.csv`` (the files used, with hashes),
+        ``log.jsonl``, ``curves.png``, ``last.pt`` (to resume) and ``final.pt``
+        (weights and architecture).
     config : dict
-        All settings, stored with the git revision.
+        All settings, stored with the git revision. Read here: ``seed``;
+        ``precision``, one of `training.parallel.PRECISIONS`; ``minutes``, after
+        which the run saves and stops (never, if missing).
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processes = Processes.join()
+        self.device = self.processes.device
         self.config = config
-        self._rows: list[dict[str, float]] = []
+        self.number_format = number_format(config.get("precision", "auto"), self.device)
+        self._deadline = time.monotonic() + 60 * float(config.get("minutes", "inf"))
+        self._over = False
         self._bar: tqdm | None = None
         self._mean = 0.0
-        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config["seed"])
         np.random.seed(config["seed"])
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-        facts = {"config": config, "git": revision, "torch": torch.__version__, "device": self.device}
-        (folder / "config.json").write_text(json.dumps(facts, indent=1))
+        self._facts = {"config": config, "git": git_revision(), "torch": torch.__version__, "device": self.device,
+                       "processes": self.processes.count, "precision": str(self.number_format).removeprefix("torch.")}
+        if self.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._keep_earlier_facts()
+            self._write_facts()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process logs and saves."""
+        return self.processes.rank == 0
+
+    def record_data(self, files: Iterable[Path]) -> None:
+        """Write ``data.csv``, and the hash of it into ``config.json``."""
+        if self.is_first:
+            self._facts["data"] = write_data_list(self.folder / "data.csv", files)
+            self._write_facts()
+
+    def parallel(self, module: nn.Module, function: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        """What a step computes, with gradients averaged over all processes (`Processes.spread`)."""
+        return self.processes.spread(module, function)
+
+    def autocast(self) -> torch.autocast:
+        """Compute the networks within it in the run's number format; losses belong outside, in float32."""
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16,
+                              enabled=self.number_format is torch.bfloat16)
 
     def resume(self, model: nn.Module, optimizer: Any, schedule: Any, rng: random.Random) -> int:
-        """Load ``last.pt`` if there is one; returns the step to go on with."""
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return 0
-        state = load_checkpoint(path)
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise InputError(f"{path}: belongs to another architecture ({' '.join(str(error).split())[:200]}). "
-                             "Choose another --out folder.") from error
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        version, internal, gauss = json.loads(state["rng"])
-        rng.setstate((version, tuple(internal), gauss))
-        torch.set_rng_state(state["torch_rng"])
-        return int(state["step"])
+        """Load ``last.pt`` if there is one; returns the step to go on with.
+
+        Each process gets the random numbers that it had; a new one gets numbers of its own.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another architecture.
+        """
+        path, rank = self.folder / "last.pt", self.processes.rank
+        state = load_checkpoint(path) if path.exists() else {"step": 0, "others": []}
+        if path.exists():
+            try:
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+            except (RuntimeError, ValueError) as error:
+                raise InputError(f"{path}: belongs to another architecture ({' '.join(str(error).split())[:200]}). "
+                                 "Choose another --out folder.") from error
+            schedule.load_state_dict(state["schedule"])
+        step, states = int(state["step"]), [state, *state.get("others", [])]
+        if path.exists() and rank < len(states):
+            version, internal, gauss = json.loads(states[rank]["rng"])
+            rng.setstate((version, tuple(internal), gauss))
+            torch.set_rng_state(states[rank]["torch_rng"])
+        elif rank:
+            rng.seed(f"{self.config['seed']}/{rank}/{step}")
+            torch.manual_seed(rng.getrandbits(40))
+        self._drop_rows_from(step)
+        return step
 
     def save(self, step: int, model: nn.Module, optimizer: Any, schedule: Any, rng: random.Random) -> None:
-        """Write ``last.pt`` and the learning curves."""
-        save_atomically({
-            "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(), "rng": json.dumps(rng.getstate()), "torch_rng": torch.get_rng_state(),
-        }, self.folder / "last.pt")
-        self.draw_curves()
+        """Write ``last.pt`` and the learning curves; every process calls it."""
+        mine = {"rng": json.dumps(rng.getstate()), "torch_rng": torch.get_rng_state()}
+        others = self.processes.gather(mine)[1:]
+        if self.is_first:
+            save_atomically({
+                "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(), **mine, "others": others,
+            }, self.folder / "last.pt")
+            self.draw_curves()
 
     def finish(self, model: nn.Module, arch: dict[str, Any]) -> Path:
         """Write ``final.pt``: architecture and weights without the optimiser."""
+        return self.write_final({"arch": arch, "model": model.state_dict()})
+
+    def write_final(self, content: dict[str, Any]) -> Path:
+        """Write ``final.pt`` with the configuration and the hash of the data."""
         path = self.folder / "final.pt"
-        save_atomically({"arch": arch, "model": model.state_dict(), "config": self.config}, path)
-        self.draw_curves()
+        if self.is_first:
+            save_atomically({**content, "config": self.config, "data": self._facts.get("data", {})}, path)
+            self.draw_curves()
         return path
 
     def steps(self, first: int, last: int) -> Iterator[int]:
-        """Step numbers with a progress bar."""
-        self._bar = tqdm(range(first, last), initial=first, total=last, mininterval=10)
-        yield from self._bar
+        """Step numbers with a progress bar, until the time is up."""
+        self._bar = tqdm(range(first, last), initial=first, total=last, mininterval=10, disable=not self.is_first)
+        for step in self._bar:
+            yield step
+            if self._over:
+                break
 
     def is_due(self, step: int, every: int, last: int) -> bool:
-        """Whether to save after this step."""
-        return (step + 1) % every == 0 or step + 1 == last
+        """Whether to save after this step: at intervals, at the end, and when the time is up."""
+        if "minutes" in self.config:  # the clocks of the processes differ
+            self._over = self.processes.share(time.monotonic() >= self._deadline)
+        return (step + 1) % every == 0 or step + 1 == last or self._over
 
     def log(self, step: int, **values: float) -> None:
         """Append a row to ``log.jsonl``."""
+        if not self.is_first:
+            return
         row = {"step": step, "time": round(time.time(), 2), **values}
-        self._rows.append(row)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._bar is not None and "loss" in values:
@@ -134,8 +207,7 @@ class Run:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
-        lines = (self.folder / "log.jsonl").read_text().splitlines() if (self.folder / "log.jsonl").exists() else []
-        rows = [json.loads(line) for line in lines]
+        rows = self._rows()
         names = sorted({n for r in rows for n in r} - {"step", "time"})
         if not names:
             return
@@ -152,3 +224,35 @@ class Run:
         figure.tight_layout()
         figure.savefig(self.folder / "curves.png", dpi=110)
         plt.close(figure)
+
+    def _rows(self) -> list[dict[str, float]]:
+        path = self.folder / "log.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
+                continue
+        return rows
+
+    def _drop_rows_from(self, step: int) -> None:
+        """Forget what a killed run logged after its last checkpoint: these steps are done again."""
+        path = self.folder / "log.jsonl"
+        if self.is_first and path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(json.dumps(r) + "\n" for r in self._rows() if r["step"] < step),
+                                     encoding="utf-8")
+
+    def _keep_earlier_facts(self) -> None:
+        """A run that goes on under another configuration or revision keeps what it began with."""
+        path = self.folder / "config.json"
+        if not path.exists() or not (self.folder / "last.pt").exists():
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = before.pop("earlier", [])
+        changed = any(before.get(name) != self._facts[name] for name in ("config", "git"))
+        self._facts["earlier"] = [*earlier, before] if changed else earlier
+
+    def _write_facts(self) -> None:
+        with atomic_path(self.folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")

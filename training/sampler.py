@@ -20,7 +20,6 @@ from napari_claps.vocabulary import TARGETS, Kind
 from training.augment import augment_photometry
 from training.data import Record, read_mask, read_rgb
 
-
 ABSURD = "absurd"
 """Stands for a text that names nothing in any retinal image."""
 

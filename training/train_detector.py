@@ -15,7 +15,9 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,31 +29,38 @@ from torchvision.ops import box_convert
 from tqdm import tqdm
 
 from napari_claps.models.clip import STRIDES, RetinalClip
-from napari_claps.models.detector import DetectorConfig, RetinalDetector
+from napari_claps.models.detector import DetectorConfig, DetectorOutput, RetinalDetector
 from napari_claps.views import plan_tiles
 from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text
-from training.data import segmentation_records
+from training.data import Record
+from training.denoising import denoising_loss, extra_queries, noised_boxes, split
 from training.detection_data import Pair, compact_images, detection_batch, has_boxes, mask_boxes
 from training.detection_loss import assign_cells, detection_loss
 from training.detection_metrics import BoxScores
-from training.run import Run, load_config, save_atomically
+from training.provenance import record_files
+from training.run import Run, load_checkpoint, load_config
 from training.sampler import CachedImage, ViewSampler, cache_record, synthetic_images
+from training.selection import training_records
+from training.stage import run_stage
 from training.train_segmenter import load_clip
 
 FIRST_LEVEL = STRIDES.index(8)
 """The detector uses the trunk's features from stride 8 on."""
 
 
-def train(config: dict[str, Any], out: Path, init: Path) -> Path:
-    """Run the stage; returns the checkpoint written."""
+def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
+    """Run the stage; returns the checkpoint written. `warm` is an earlier detector to start from."""
     run = Run(out, config)
     rng = random.Random(config["seed"])
     clip, state = load_clip(init)
-    if not (out / "text").exists():
-        shutil.copytree(init.parent / "text", out / "text")
+    if run.is_first:
+        shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
     clip = clip.to(run.device, memory_format=torch.channels_last).eval().requires_grad_(False)
     detector = build_detector(clip, config.get("detector", {})).to(run.device)
-    sampler = make_sampler(config)
+    if warm is not None:
+        detector.load_head_state_dict(load_checkpoint(warm)["detector"])
+    held_out = held_out_images(config) if run.is_first else []
+    sampler = make_sampler(config, run)
 
     optimizer = torch.optim.AdamW(list(detector.head_parameters()), config["lr"], weight_decay=config["weight_decay"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -60,8 +69,10 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
     both = nn.ModuleList([detector, average])
     first = run.resume(both, optimizer, schedule, rng)
     detector.train()
+    propose = run.parallel(detector)
     for step in run.steps(first, config["steps"]):
-        losses = batch_losses(clip, detector, sampler, config["batch"], rng)
+        losses = batch_losses(clip, propose, sampler, config["batch"], rng, run.autocast(),
+                              denoising=config.get("denoising", 0))
         loss = sum(losses.values())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -72,13 +83,13 @@ def train(config: dict[str, Any], out: Path, init: Path) -> Path:
         run.log(step, loss=loss.item(), **{name: value.item() for name, value in losses.items()})
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, both, optimizer, schedule, rng)
-    path = out / "final.pt"
-    save_atomically({
-        "arch": {**state["arch"], "detector": asdict(detector.config)}, "config": config,
+    path = run.write_final({
+        "arch": {**state["arch"], "detector": asdict(detector.config)},
         "clip": clip.state_dict(), "detector": average.head_state_dict(),
-    }, path)
-    run.draw_curves()
-    scores = evaluate(clip, average, held_out_images(config))
+    })
+    if not run.is_first:
+        return path
+    scores = evaluate(clip, average, held_out)
     (out / "detector.json").write_text(json.dumps(scores, indent=1))
     return path
 
@@ -91,16 +102,20 @@ def build_detector(clip: RetinalClip, settings: dict[str, Any]) -> RetinalDetect
     return detector
 
 
+def boxed_records(config: dict[str, Any], *, held_out: bool) -> list[Record]:
+    """Images of ``train`` that have compact targets."""
+    return [r for r in training_records(config, held_out=held_out) if any(map(has_boxes, r.targets))]
+
+
 def held_out_images(config: dict[str, Any]) -> list[CachedImage]:
     """The held-out part of ``train``, as far as it has compact targets."""
-    records = segmentation_records("train", held_out=True, datasets=tuple(config.get("datasets", ())))
-    return compact_images([c for r in records if any(map(has_boxes, r.targets)) for c in cache_record(r)])
+    return compact_images([c for r in boxed_records(config, held_out=True) for c in cache_record(r)])
 
 
-def make_sampler(config: dict[str, Any]) -> ViewSampler:
-    """Views of the training images that have compact targets."""
-    records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
-    records = [r for r in records if any(map(has_boxes, r.targets))]
+def make_sampler(config: dict[str, Any], run: Run) -> ViewSampler:
+    """Views of the training images that have compact targets; their files go into the records of the run."""
+    records = boxed_records(config, held_out=False)
+    run.record_data(record_files(records))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
     return ViewSampler(compact_images(images), weights=config["weights"], views=config["views"],
@@ -108,18 +123,35 @@ def make_sampler(config: dict[str, Any]) -> ViewSampler:
 
 
 def batch_losses(
-    clip: RetinalClip, detector: RetinalDetector, sampler: ViewSampler, size: int, rng: random.Random
+    clip: RetinalClip, propose: Callable[..., DetectorOutput], sampler: ViewSampler, size: int, rng: random.Random,
+    autocast: AbstractContextManager | None = None, *, denoising: int = 0,
 ) -> dict[str, Tensor]:
-    """Draw a batch and return its losses by name."""
+    """Draw a batch and return its losses by name.
+
+    Parameters
+    ----------
+    propose : RetinalDetector, or the same spread over processes
+    autocast : context manager
+        In which the networks compute.
+    denoising : int
+        Groups of noised true boxes as further queries (`training.denoising`).
+    """
     batch = detection_batch(sampler.batch(size, rng))
+    detector = getattr(propose, "module", propose)
     device = detector.feat_map.weight.device
     truths = [t.to(device) for t in batch.truths]
     known = batch.known.to(device)
-    features = encode(clip, batch.images.to(device))
-    text = detector.encode_text([wording(pair, rng) for pair in batch.pairs])
-    assignment = assign_cells(truths, [(f.shape[-2], f.shape[-1]) for f in features])
-    output = detector(features, text, known, assignment.cells)
-    return detection_loss(output, truths, known, assignment)
+    with autocast or nullcontext():
+        features = encode(clip, batch.images.to(device))
+        text = detector.encode_text([wording(pair, rng) for pair in batch.pairs])
+        assignment = assign_cells(truths, [(f.shape[-2], f.shape[-1]) for f in features])
+        noised = noised_boxes(truths, known, denoising) if denoising else None
+        with extra_queries(detector, text, noised) if noised else nullcontext():
+            output = propose(features, text, known, assignment.cells)
+    if noised is None:
+        return detection_loss(output, truths, known, assignment)
+    output, rest = split(output, noised.boxes.shape[1])
+    return detection_loss(output, truths, known, assignment) | denoising_loss(rest, noised, truths, known)
 
 
 @torch.no_grad()
@@ -175,14 +207,15 @@ def _cut(array: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray
     return np.pad(tile, padding)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--init", type=Path, required=True, help="final.pt of the stage before")
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    train(load_config(arguments.config), arguments.out, arguments.init)
+    parser.add_argument("--warm", type=Path, help="final.pt of an earlier run, to start the detector from")
+    a = parser.parse_args()
+    return run_stage(lambda: train(load_config(a.config), a.out, a.init, a.warm), a.config)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

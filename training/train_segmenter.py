@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import copy
 import random
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from napari_claps.vocabulary import MODALITIES, TARGETS, TEMPLATES, Kind, class_text
-from training.data import segmentation_records
+from training.provenance import record_files
 from training.run import Run, load_checkpoint, load_config
 from training.sampler import ABSURD, ViewBatch, ViewSampler, cache_record, synthetic_images
-
+from training.selection import training_records
+from training.stage import run_stage
 
 NONSENSE = (
-    "a red bicycle", "the letters of a newspaper", "purple trombone seventeen", "a slice of bread", "quarterly tax report",
-    "asdf qwer zxcv", "a dog on a beach", "an aeroplane wing", "seven green umbrellas", "the keys of a piano",
+    "a red bicycle", "the letters of a newspaper", "purple trombone seventeen", "a slice of bread",
+    "quarterly tax report", "asdf qwer zxcv", "a dog on a beach", "an aeroplane wing", "seven green umbrellas",
+    "the keys of a piano",
     "lorem ipsum dolor", "a kidney stone", "a broken rib", "rain on a window", "a city map", "a spoon and a fork",
 )
 """Things that no retinal image shows: the mask of such a text is empty."""
@@ -123,7 +128,7 @@ def spatial_prompts(batch: ViewBatch, rng: random.Random,
 def mask_loss(prediction: MaskPrediction, masks: Tensor) -> dict[str, Tensor]:
     """Losses of P predictions against masks (P, H, W) in [0, 1] at the view's resolution."""
     truth = F.avg_pool2d(masks[:, None], 2)[:, 0]
-    logits = prediction.logits
+    logits = prediction.logits.float()
     present = truth.flatten(1).amax(1) > 0.5
     cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
     p = logits.sigmoid()
@@ -136,8 +141,8 @@ def mask_loss(prediction: MaskPrediction, masks: Tensor) -> dict[str, Tensor]:
     return {
         "cross": cross.mean(),
         "dice": dice[present].mean() if present.any() else logits.sum() * 0,
-        "presence": F.binary_cross_entropy_with_logits(prediction.presence, present.float()),
-        "iou": F.mse_loss(prediction.iou, iou),
+        "presence": F.binary_cross_entropy_with_logits(prediction.presence.float(), present.float()),
+        "iou": F.mse_loss(prediction.iou.float(), iou),
     }
 
 
@@ -153,19 +158,43 @@ def freeze_encoder(clip: RetinalClip, blocks: int) -> None:
 
 
 def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[RetinalClip, dict[str, Any]]:
-    """Build the CLIP model of a checkpoint; its text folder lies beside it unless given."""
-    state = load_checkpoint(checkpoint)
-    clip = RetinalClip(ClipConfig(**state["arch"]["clip"]), text_folder or checkpoint.parent / "text")
-    clip.load_state_dict(state["clip"] if "clip" in state else state["model"])
+    """Build the CLIP model of a checkpoint; its text folder lies beside it unless given.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint holds none, or not the one that it says.
+    """
+    state, text = load_checkpoint(checkpoint), text_folder or checkpoint.parent / "text"
+    if not isinstance(state, dict) or "clip" not in state.get("arch", {}) or not {"clip", "model"} & state.keys():
+        raise InputError(f"{checkpoint}: holds no CLIP model. Give the final.pt of a stage; last.pt only resumes.")
+    if not (text / "config.json").is_file():
+        raise InputError(f"{text}: has no tokenizer. The folder 'text' of the run belongs beside its final.pt.")
+    clip = RetinalClip(ClipConfig(**state["arch"]["clip"]), text)
+    try:
+        clip.load_state_dict(state["clip"] if "clip" in state else state["model"])
+    except RuntimeError as error:
+        raise InputError(f"{checkpoint}: its weights belong to another architecture or another text folder than "
+                         f"{text} ({' '.join(str(error).split())[:200]}).") from error
     return clip, state
 
 
 def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
-    """Take the weights of an earlier mask head as far as they fit; the statistics of the texts stay new."""
-    old = load_checkpoint(checkpoint)["segmenter"]
-    own = sam.head_state_dict()
+    """Take the weights of an earlier mask head as far as they fit; the statistics of the texts stay new.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint holds no mask head, or hardly any of its weights fit.
+    """
+    old, own = load_checkpoint(checkpoint).get("segmenter"), sam.head_state_dict()
+    if old is None:
+        raise InputError(f"{checkpoint}: holds no mask head to start from. Give the final.pt of train_segmenter.")
     fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
                and not k.endswith((".text_mean", ".text_std"))}
+    if len(fitting) < len(own) / 2:
+        raise InputError(f"{checkpoint}: only {len(fitting)} of {len(own)} tensors fit this mask head. Use the "
+                         "[segmenter] lines of its configuration, or start without --warm.")
     sam.load_head_state_dict({**own, **fitting})
 
 
@@ -174,9 +203,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     run = Run(out, config)
     rng = random.Random(config["seed"])
     clip, state = load_clip(init)
-    if not (out / "text").exists():
-        import shutil
-        shutil.copytree(init.parent / "text", out / "text")
+    if run.is_first:
+        shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
     seg_config = SegmenterConfig(**config.get("segmenter", {}))
     sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
     freeze_encoder(clip, config["frozen_blocks"])
@@ -184,7 +212,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
         warm_start(sam, warm)
-    records = segmentation_records("train", held_out=False, datasets=tuple(config.get("datasets", ())))
+    records = training_records(config)
+    run.record_data(record_files(records))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
     sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
@@ -200,12 +229,13 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     average = AveragedModel(sam, config["average"])
     both = nn.ModuleList([sam, average.model])
     first = run.resume(both, optimizer, schedule, rng)
+    predict = run.parallel(
+        sam, lambda views, prompts: sam.predict_masks(sam.decode_pixels(clip.encode_image(views)), prompts))
 
     for step in run.steps(first, config["steps"]):
         batch = sampler.batch(config["batch"], rng)
         views = batch.images.to(run.device)
         batch = ViewBatch(views, batch.modalities, batch.prompts, batch.masks.to(run.device))
-        maps = sam.decode_pixels(clip.encode_image(views))
         index = torch.tensor([v for v, _ in batch.prompts], device=run.device)
         text = bank.draw(batch, rng).to(run.device)
         rows, boxes, points, labels, objects = spatial_prompts(batch, rng, config["spatial_share"])
@@ -220,7 +250,9 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
             points=torch.cat([torch.zeros(count, 1, 2, device=run.device), points]),
             point_labels=torch.cat([-torch.ones(count, 1, device=run.device), labels]),
         )
-        losses = mask_loss(sam.predict_masks(maps, prompts), torch.cat([batch.masks, objects]))
+        with run.autocast():
+            prediction = predict(views, prompts)
+        losses = mask_loss(prediction, torch.cat([batch.masks, objects]))
         loss = (config["cross_weight"] * losses["cross"] + losses["dice"]
                 + 0.1 * losses["presence"] + 0.1 * losses["iou"])
         optimizer.zero_grad(set_to_none=True)
@@ -232,21 +264,16 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         run.log(step, loss=loss.item(), **{k: v.item() for k, v in losses.items()})
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, both, optimizer, schedule, rng)
-            write(run, average.model, config, state)
-    return write(run, average.model, config, state)
+            write(run, average.model, state)
+    return write(run, average.model, state)
 
 
-def write(run: Run, sam: RetinalSam, config: dict[str, Any], state: dict[str, Any]) -> Path:
+def write(run: Run, sam: RetinalSam, state: dict[str, Any]) -> Path:
     """Write ``final.pt``: encoder and mask head apart."""
-    from training.run import save_atomically
-
-    path = run.folder / "final.pt"
-    save_atomically({
-        "arch": {**state["arch"], "segmenter": asdict(sam.config)}, "config": config,
+    return run.write_final({
+        "arch": {**state["arch"], "segmenter": asdict(sam.config)},
         "clip": sam.image_encoder.clip.state_dict(), "segmenter": sam.head_state_dict(),
-    }, path)
-    run.draw_curves()
-    return path
+    })
 
 
 class AveragedModel:
@@ -266,15 +293,15 @@ class AveragedModel:
                 own[name].lerp_(value, 1 - decay)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--init", type=Path, required=True, help="final.pt of pretrain_clip")
     parser.add_argument("--warm", type=Path, help="final.pt of an earlier run, to start the mask head from")
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    train(load_config(arguments.config), arguments.out, arguments.init, arguments.warm)
+    a = parser.parse_args()
+    return run_stage(lambda: train(load_config(a.config), a.out, a.init, a.warm), a.config)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

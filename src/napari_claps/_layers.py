@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import colorsys
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pint
 
+from napari_claps._origin import ORIGIN, Origin
+from napari_claps.appearance import label_colour, shown_name
 from napari_claps.errors import InputError
 from napari_claps.io.pixels import grey_or_rgb
-from napari_claps.types import Box, Modality, RetinalImage, SpacingSource
+from napari_claps.types import Box, BoxSource, Modality, RetinalImage, SpacingSource
 from napari_claps.vocabulary import TARGETS, Kind
 
 if TYPE_CHECKING:
@@ -30,12 +33,13 @@ BOX_COLUMNS = ("label", "score", "slice", "source", "instance")
 _SHADES = ((1.0, 0.72), (0.6, 1.0), (0.85, 0.85), (0.5, 0.8))
 """Factors of saturation and value for the second to fifth object; then the colours come again."""
 
-_SPATIAL = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+SPATIAL = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+"""What places a layer in the world; these names are attributes, and arguments of all layers."""
 
 
 def spatial_metadata(layer: Layer) -> dict[str, Any]:
     """Everything that places `layer` in the world, as keyword arguments of a layer of the same axes."""
-    return {name: getattr(layer, name) for name in _SPATIAL}
+    return {name: getattr(layer, name) for name in SPATIAL}
 
 
 def spacing_of(layer: Layer) -> tuple[float, ...] | None:
@@ -51,6 +55,16 @@ def spacing_of(layer: Layer) -> tuple[float, ...] | None:
             return None
         spacing.append(float((step * unit).to("mm").magnitude))
     return tuple(spacing)
+
+
+def spacing_in(attributes: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Like `spacing_of`, from the attributes of a layer data tuple."""
+    registry = pint.get_application_registry()
+    units = [registry.Unit(str(unit)) for unit in attributes["units"]]
+    if any(unit.dimensionality != {"[length]": 1} for unit in units):
+        return None
+    return tuple(float((abs(step) * unit).to("mm").magnitude)
+                 for step, unit in zip(attributes["scale"], units, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +130,10 @@ class LayerSource:
         )
 
 
-def image_layer_data(image: RetinalImage, name: str) -> tuple[np.ndarray, dict[str, Any], str]:
-    """Layer data tuple of `image`, with its spacing in mm when it has one."""
+def image_layer_data(
+    image: RetinalImage, name: str, *, path: Path | None = None
+) -> tuple[np.ndarray, dict[str, Any], str]:
+    """Layer data tuple of `image`, with its spacing in mm when it has one; `path` is the file it was read from."""
     known = {
         "modality": image.modality and str(image.modality),
         "laterality": image.laterality,
@@ -129,7 +145,7 @@ def image_layer_data(image: RetinalImage, name: str) -> tuple[np.ndarray, dict[s
         "name": name,
         "rgb": image.rgb,
         "axis_labels": ("z", "y", "x") if image.is_volume else ("y", "x"),
-        "metadata": {KEY: known},
+        "metadata": {KEY: known, ORIGIN: Origin(image, path)},
     }
     if image.spacing is not None:
         options |= {"scale": image.spacing, "units": ("mm",) * len(image.spacing)}
@@ -150,11 +166,9 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def target_colour(label: str) -> tuple[float, float, float]:
-    """Colour of a target in 0..1: that of the vocabulary, or for free text one fixed by its letters."""
-    if label in TARGETS:
-        r, g, b = TARGETS[label].colour
-        return r / 255, g / 255, b / 255
-    return colorsys.hsv_to_rgb(zlib.crc32(label.encode()) % 360 / 360, 0.65, 1.0)
+    """Colour of a label in 0..1; see `label_colour`."""
+    r, g, b = label_colour(label)
+    return r / 255, g / 255, b / 255
 
 
 def mask_colormap(label: str) -> CyclicLabelColormap:
@@ -175,6 +189,13 @@ def mask_colormap(label: str) -> CyclicLabelColormap:
     return CyclicLabelColormap(colors=colours, name=label, display_name=label)
 
 
+def mask_features(label: str, mask: np.ndarray) -> pd.DataFrame:
+    """Features table of the masks of one target: one row per instance, with its number of pixels."""
+    instances, pixels = np.unique(mask[mask > 0], return_counts=True)
+    names = {"target": label, "name": shown_name(label)}
+    return pd.DataFrame({"index": instances, **names, "instance": instances, "pixels": pixels})
+
+
 def box_corners(box: Box, *, is_volume: bool) -> np.ndarray:
     """Corners of `box` as (4, 2) array of (y, x), or (4, 3) of (z, y, x).
 
@@ -182,6 +203,20 @@ def box_corners(box: Box, *, is_volume: bool) -> np.ndarray:
     """
     corners = box.corners - 0.5
     return np.insert(corners, 0, box.slice_index, axis=1) if is_volume else corners
+
+
+def box_of(corners: np.ndarray, row: Mapping[str, Any], name: str) -> Box:
+    """Box around a shape whose features are `row`; without them it is the user's, labelled `name`."""
+    # Pixel centres lie on whole numbers in napari, edges half a pixel before them.
+    (y0, x0), (y1, x1) = corners[:, -2:].min(axis=0) + 0.5, corners[:, -2:].max(axis=0) + 0.5
+    source, instance = row.get("source"), row.get("instance", 0)
+    return Box(
+        float(y0), float(x0), float(y1), float(x1),
+        label=str(row.get("label", name)), score=float(row.get("score", 1.0)),
+        slice_index=round(float(corners[0, 0])) if corners.shape[1] == 3 else 0,
+        instance=0 if pd.isna(instance) else int(instance),
+        source=BoxSource(source) if source in set(BoxSource) else BoxSource.USER,
+    )
 
 
 def box_features(boxes: Sequence[Box]) -> pd.DataFrame:

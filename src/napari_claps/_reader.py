@@ -1,4 +1,4 @@
-"""Opening files in napari: retinal images with their spacing, and our own masks and boxes."""
+"""Opening files in napari: retinal images with their spacing, our own masks and boxes, and sessions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from napari_claps._layers import image_layer_data
 from napari_claps._saved import is_boxes_file, is_masks_file, read_boxes, read_masks
 from napari_claps.errors import ClapsError
 from napari_claps.io import identify, read
+from napari_claps.io.session import SUFFIX
 
 LayerData = tuple[Any, dict[str, Any], str]
 Reader = Callable[[str | Sequence[str]], list[LayerData]]
@@ -26,6 +27,8 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     try:
         if file.suffix.lower() == ".json":
             return _open_boxes if is_boxes_file(file) else None
+        if file.name.lower().endswith(SUFFIX):  # nobody else's: a damaged one gets our reason, too
+            return _open_session if file.is_file() else None
         identify(file)
     except (ClapsError, OSError, ValueError):
         return None
@@ -38,8 +41,15 @@ def _open_image(path: str | Sequence[str]) -> list[LayerData]:
         return read_masks(file)
     image = read(file)
     # The stem names the layer; for vendor files it may be the patient's, so layers alone know it, no output does.
-    return [image_layer_data(image, file.name.removesuffix(file.suffix).removesuffix(".ome"))]
+    name = file.name.removesuffix(file.suffix).removesuffix(".ome")
+    return [image_layer_data(image, name, path=file.absolute())]
 
 
 def _open_boxes(path: str | Sequence[str]) -> list[LayerData]:
     return read_boxes(Path(str(path)))
+
+
+def _open_session(path: str | Sequence[str]) -> list[LayerData]:
+    from napari_claps._session_read import read_layers
+
+    return read_layers(Path(str(path)))

@@ -8,13 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import tifffile
 
-from napari_claps._layers import KEY, box_colours, box_corners, box_features, box_style, mask_colormap
+from napari_claps._layers import KEY, box_colours, box_corners, box_features, box_style, mask_colormap, mask_features
+from napari_claps.appearance import shown_name
 from napari_claps.errors import InputError
+from napari_claps.io.coco import read_detections
 from napari_claps.io.units import mm_per
-from napari_claps.types import Box, BoxSource
 from napari_claps.vocabulary import TARGETS
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -57,12 +57,9 @@ def read_masks(path: Path) -> list[LayerData]:
     place = _placed([spacing.get(axis) for axis in "zyx"[-ndim:]])
     layers: list[LayerData] = []
     for name, mask in zip(names, masks, strict=True):
-        instances, pixels = np.unique(mask[mask > 0], return_counts=True)
-        shown = TARGETS[name].name if name in TARGETS else name
-        features = pd.DataFrame({"index": instances, "target": name, "name": shown, "instance": instances,
-                                 "pixels": pixels})
-        options = {"name": shown, "opacity": 0.6, "colormap": mask_colormap(name), "features": features,
-                   "metadata": {KEY: {"content": "masks", "label": name}}, **place}
+        metadata = {KEY: {"content": "masks", "label": name}}
+        options = {"name": shown_name(name), "opacity": 0.6, "colormap": mask_colormap(name),
+                   "features": mask_features(name, mask), "metadata": metadata, **place}
         layers.append((mask, options, "labels"))
     return layers
 
@@ -86,34 +83,18 @@ def read_boxes(path: Path) -> list[LayerData]:
     InputError
         If the file is not complete.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        info, images = found.get("info", {}), found["images"]
-        labels = {category["id"]: category["name"] for category in found["categories"]}
-        slices = {image["id"]: int(image["slice_index"]) for image in images}
-        boxes = [_box(annotation, labels, slices) for annotation in found["annotations"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as boxes ({type(error).__name__}: {error}).") from error
-    place = info.get("napari") or _beside(path)
-    is_volume = len(place.get("scale", ())) == 3 or max(slices.values(), default=0) > 0
-    plane = (int(images[0]["height"]), int(images[0]["width"])) if images else (512, 512)
+    found = read_detections(path)
+    boxes = found.boxes
+    place = found.info.get("napari") or _beside(path)
+    is_volume = len(place.get("scale", ())) == 3 or max(found.slices, default=0) > 0
     options = {
         "name": "boxes", "ndim": 3 if is_volume else 2, "shape_type": "rectangle", "edge_color": box_colours(boxes),
-        "features": box_features(boxes), "metadata": {KEY: {"content": "boxes", "labels": list(labels.values())}},
-        **box_style(plane), **place,
+        "features": box_features(boxes), "metadata": {KEY: {"content": "boxes", "labels": list(found.labels)}},
+        **box_style(found.plane_shape or (512, 512)), **place,
     }
     if not boxes:
         options["edge_color"] = "white"
     return [([box_corners(box, is_volume=is_volume) for box in boxes], options, "shapes")]
-
-
-def _box(annotation: dict[str, Any], labels: dict[int, str], slices: dict[int, int]) -> Box:
-    x, y, width, height = (float(value) for value in annotation["bbox"])
-    return Box(
-        y, x, y + height, x + width, label=labels[annotation["category_id"]],
-        score=float(annotation.get("score", 1.0)), slice_index=slices[annotation["image_id"]],
-        instance=int(annotation.get("instance", 0)), source=BoxSource(annotation.get("source", BoxSource.USER)),
-    )
 
 
 def _beside(path: Path) -> dict[str, Any]:

@@ -1,98 +1,21 @@
-"""The run loop off the main thread: one engine per widget, one job at a time in it.
+"""Work off the main thread that is reported on it.
 
 Errors travel as values. superqt's worker takes a ``RuntimeError``, raised or
 returned, for a deleted object and never emits ``finished``, and torch raises it
-for nearly everything; so the functions here return a `Failure`, they never raise.
+for nearly everything; so the functions that are run here return a
+`napari_claps._engine.Failure`, they never raise.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
 from qtpy.QtCore import QObject
 
-from napari_claps._layers import LayerSource
-from napari_claps._triton import hide_triton_from_torch
-from napari_claps.settings import Settings
-from napari_claps.types import ModalityGuess, SliceResult
-
-if TYPE_CHECKING:
-    from napari_claps.models.bundle import Bundle
-    from napari_claps.pipeline import Pipeline
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Failure:
-    """What went wrong in the thread."""
-
-    error: Exception
-
-
-class Engine:
-    """The loaded bundles of one widget; a lock lets one thread at a time into them."""
-
-    def __init__(self) -> None:
-        self._bundles: dict[tuple[str, str], Bundle] = {}
-        self._lock = threading.Lock()
-
-    def detect(self, source: LayerSource, settings: Settings) -> ModalityGuess | Failure:
-        """Detect the modality, or return what went wrong."""
-        try:
-            image = source.image()
-            with self._lock:
-                return self._pipeline(settings).detect_modality(image)
-        except Exception as error:
-            return Failure(error)
-
-    def run(
-        self,
-        source: LayerSource,
-        targets: Sequence[str],
-        settings: Settings,
-        modality: ModalityGuess | None,
-        slices: Sequence[int] | None,
-    ) -> Generator[SliceResult, None, Failure | None]:
-        """Yield one result per slice; return what went wrong, or None.
-
-        The lock is held while a slice is computed and not between slices, so that an
-        abandoned run blocks nobody.
-        """
-        try:
-            image = source.image()
-            with self._lock:
-                results = self._pipeline(settings).run(image, targets, modality=modality, slices=slices)
-            with closing(results):
-                while True:
-                    with self._lock:
-                        result = next(results, None)
-                    if result is None:
-                        return None
-                    yield result
-        except Exception as error:
-            return Failure(error)
-
-    def _pipeline(self, settings: Settings) -> Pipeline:
-        hide_triton_from_torch()
-        from napari_claps.models.bundle import load_bundle
-        from napari_claps.pipeline import Pipeline
-
-        key = (settings.bundle, settings.device)
-        if key not in self._bundles:
-            self._bundles.clear()  # one bundle in memory is enough
-            self._bundles[key] = load_bundle(settings.bundle, device=settings.device)
-        bundle = self._bundles[key]
-        if str(bundle.device) == "cpu":
-            # Slices of a batch arrive together; alone, they arrive and can be cancelled one by one.
-            settings = dataclasses.replace(settings, batch_size=1)
-        return Pipeline(bundle, settings)
 
 
 class Job(QObject):

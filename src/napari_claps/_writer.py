@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pint
 
-from napari_claps._layers import KEY, plain
+from napari_claps._layers import KEY, SPATIAL, box_of, plain, spacing_in
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
-from napari_claps.types import Box, BoxSource, RetinalImage, SpacingSource
+from napari_claps.types import RetinalImage, SpacingSource
 
 _MOST = np.iinfo(np.uint16).max
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
@@ -39,7 +37,7 @@ def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> lis
         sizes = ", ".join(f"{label} {array.shape}" for label, array in arrays.items())
         raise OutputError(f"{path}: layers of different size cannot share a file ({sizes}). Save them one by one.")
     first = next(iter(arrays.values()))
-    image = RetinalImage(first, spacing=(spacing := _spacing(layers[0][1])), source=Path(path).name,
+    image = RetinalImage(first, spacing=(spacing := spacing_in(layers[0][1])), source=Path(path).name,
                          spacing_source=SpacingSource.NONE if spacing is None else SpacingSource.USER)
     writer = MaskWriter(image, list(arrays))
     for index in range(image.n_slices):
@@ -68,7 +66,7 @@ def write_boxes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     if ndim not in (2, 3):
         raise OutputError(f"{path}: the shapes of {name!r} have {ndim} axes; boxes are saved from 2 or 3.")
     rows = attributes["features"].to_dict("records") if len(attributes["features"].columns) else [{}] * len(data)
-    boxes = [_box(np.asarray(shape), row, name) for shape, row in zip(data, rows, strict=True)]
+    boxes = [box_of(np.asarray(shape), row, name) for shape, row in zip(data, rows, strict=True)]
     shape = tuple(known.get("shape") or _extent(data, ndim))
     image = RetinalImage(np.broadcast_to(np.uint8(0), shape), source=str(known.get("source", name)))
     labels = dict.fromkeys([*known.get("labels", ()), *(box.label for box in boxes)])
@@ -89,35 +87,13 @@ def _checked(data: np.ndarray, name: str) -> np.ndarray:
     return data
 
 
-def _box(corners: np.ndarray, row: dict[str, Any], name: str) -> Box:
-    # Pixel centres lie on whole numbers in napari, edges half a pixel before them.
-    (y0, x0), (y1, x1) = corners[:, -2:].min(axis=0) + 0.5, corners[:, -2:].max(axis=0) + 0.5
-    source = row.get("source")
-    return Box(
-        float(y0), float(x0), float(y1), float(x1),
-        label=str(row.get("label", name)), score=float(row.get("score", 1.0)),
-        slice_index=round(float(corners[0, 0])) if corners.shape[1] == 3 else 0, instance=int(row.get("instance", 0)),
-        source=BoxSource(source) if source in set(BoxSource) else BoxSource.USER,
-    )
-
-
 def _extent(data: Any, ndim: int) -> list[int]:
     """Size of the smallest image that holds all shapes; what they were drawn on is not known."""
     corners = np.concatenate([np.asarray(shape) for shape in data]) if len(data) else np.zeros((1, ndim))
     return [max(int(n), 8) for n in np.ceil(corners.max(axis=0) + 1)]
 
 
-def _spacing(attributes: dict[str, Any]) -> tuple[float, ...] | None:
-    """Millimetres per axis, or None when an axis is not in a unit of length."""
-    registry = pint.get_application_registry()
-    units = [registry.Unit(str(unit)) for unit in attributes["units"]]
-    if any(unit.dimensionality != {"[length]": 1} for unit in units):
-        return None
-    return tuple(float((abs(step) * unit).to("mm").magnitude)
-                 for step, unit in zip(attributes["scale"], units, strict=True))
-
-
 def _placement(attributes: dict[str, Any]) -> dict[str, Any]:
-    place = plain({name: attributes[name] for name in _PLACE if name in attributes})
+    place = plain({name: attributes[name] for name in SPATIAL if name in attributes})
     place["units"] = [str(unit) for unit in attributes["units"]]
     return place

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
+from napari_claps.anatomy import Violation
 from napari_claps.doubts import doubtful_places, write_doubts
 from napari_claps.errors import BundleError, ClapsError
 from napari_claps.io import read
 from napari_claps.io.atomic import atomic_path
 from napari_claps.jobs import Job, Options
 from napari_claps.linking import LinkRule, rule_for
-from napari_claps.outputs import ResultFiles, provenance, request, sha256_of
+from napari_claps.modality_guard import modality_warning
+from napari_claps.outputs import ResultFiles, provenance
+from napari_claps.prompt_check import check_prompts, write_prompt_check
 from napari_claps.slices import chosen_slices
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.volume import link_slices
 
 if TYPE_CHECKING:
     from napari_claps.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
 
 OnSlice = Callable[[int, int], None]
 """Called after each slice with the number of slices done and of all."""
@@ -41,7 +48,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of one input; `table` and `modality` are those of a new result, `reason` that of a failure."""
+    """What became of one input; `reason` and `error` are those of a failure, the rest is that of a new result.
+
+    `warnings` were logged when they came up, and are in the provenance; `violations` are those of anatomy.
+    """
 
     source: Path
     status: Status
@@ -49,6 +59,8 @@ class Outcome:
     reason: str = ""
     modality: ModalityGuess | None = None
     table: pd.DataFrame | None = None
+    warnings: tuple[str, ...] = ()
+    violations: tuple[Violation, ...] = ()
     seconds: float = 0.0
     error: Exception | None = None
 
@@ -100,23 +112,41 @@ def segment_file(job: Job, pipeline: Pipeline, options: Options, on_slice: OnSli
     ClapsError
         If the input cannot be read, has no such target, or the output cannot be written. The message names the file.
     """
-    seconds: dict[str, float] = defaultdict(float)
+    seen = _Seen()
     start = time.perf_counter()
     try:
         image = read(job.source)
-        seconds["read"] = time.perf_counter() - start
+        seen.seconds["read"] = time.perf_counter() - start
         guess = pipeline.detect_modality(image)
-        seconds["modality"] = time.perf_counter() - start - seconds["read"]
-        table = _segment(job, image, guess, pipeline, options, seconds, on_slice)
+        seen.seconds["modality"] = time.perf_counter() - start - seen.seconds["read"]
+        return _segment(job, image, guess, pipeline, options, seen, on_slice)
     except ClapsError as error:
         if str(job.source) in str(error) or str(job.folder) in str(error):
             raise
         raise type(error)(f"{job.source}: {error}") from error
-    return Outcome(job.source, Status.DONE, job.folder, modality=guess, table=table)
+
+
+@dataclass
+class _Seen:
+    """What is added up while the slices pass: seconds per stage, and the slice in which most was found.
+
+    `fullest` is (targets found, pixels, slice); of equal slices the first one counts.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    fullest: tuple[int, int, int] = (-1, 0, 0)
+
+    def add(self, result: SliceResult) -> None:
+        for stage, value in result.seconds.items():
+            self.seconds[stage] += value
+        sizes = [int(np.count_nonzero(mask)) for mask in result.masks.values()]
+        found = (sum(size > 0 for size in sizes), sum(sizes))
+        if found > self.fullest[:2]:
+            self.fullest = (*found, result.index)
 
 
 def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipeline, options: Options,
-             seconds: dict[str, float], on_slice: OnSlice | None) -> pd.DataFrame:
+             seen: _Seen, on_slice: OnSlice | None) -> Outcome:
     manifest = pipeline.bundle.manifest
     targets = list(options.targets) or manifest.targets(guess.modality)
     if not targets:
@@ -124,12 +154,14 @@ def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipe
                           f"{', '.join(manifest.modalities)}. If the modality is wrong, give it with --modality.")
     slices = sorted(chosen_slices(image, options.slices))
     prompts = pipeline.prompts(targets, guess.modality)
-    asked = request(sha256_of(job.source), manifest, options.settings, list(options.targets), options.slices)
+    asked = options.request(job.source, manifest)
     # The z axis of an angiogram is time, and en-face slabs are no neighbours: only B-scans are linked.
     linked = options.settings.link_slices and guess.modality is Modality.OCT and len(slices) > 1
-    files = ResultFiles(image, prompts, guess, slices, model=manifest.name, version=manifest.version,
-                        notice=manifest.notice)
-    results = _observed(pipeline.run(image, targets, modality=guess, slices=slices), len(slices), seconds, on_slice)
+    files = ResultFiles(image, prompts, guess, slices, settings=options.settings, model=manifest.name,
+                        version=manifest.version, notice=manifest.notice, linked=linked)
+    found = pipeline.run(image, targets, modality=guess, slices=slices, region=options.region)
+    warnings = _warn(job, [_modality_mismatch(image, guess, pipeline)])  # before the work, so that one can stop it
+    results = _observed(found, len(slices), seen, on_slice)
     with closing(results), atomic_path(job.folder) as partial:
         doubts = None
         if linked:
@@ -140,22 +172,48 @@ def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipe
         else:
             for result in results:
                 files.add(result)
+        check = None
+        if options.check_prompts:
+            check = check_prompts(pipeline, image, targets, slice_index=seen.fullest[2], modality=guess,
+                                  region=options.region)
+            warnings += _warn(job, check.warnings)
         facts = provenance(image, asked, manifest=manifest, settings=options.settings,
                            device=str(pipeline.bundle.device), modality=guess, prompts=prompts, slices=slices,
-                           seconds=seconds)
-        table = files.write(partial, facts)
+                           seconds=seen.seconds, method_settings=pipeline.method_settings(guess.modality),
+                           warnings=warnings)
+        table = files.write(partial, facts | {"linked": linked})
         if doubts is not None:
             write_doubts(doubts, partial / "doubts.csv")
-        return table
+        if check is not None:
+            write_prompt_check(check, partial)
+    return Outcome(job.source, Status.DONE, job.folder, modality=guess, table=table, warnings=tuple(warnings),
+                   violations=files.violations)
 
 
-def _observed(results: Iterator[SliceResult], total: int, seconds: dict[str, float],
+def _warn(job: Job, sentences: Iterable[str | None]) -> list[str]:
+    said = [sentence for sentence in sentences if sentence]
+    for sentence in said:
+        logger.warning("%s: %s", job.source, sentence)
+    return said
+
+
+def _modality_mismatch(image: RetinalImage, guess: ModalityGuess, pipeline: Pipeline) -> str | None:
+    """A warning if the user chose another modality than the file states or the bundle detects."""
+    if guess.decided_by != "user":
+        return None
+    try:
+        detected = pipeline.with_settings(modality="auto").detect_modality(image)
+    except BundleError:  # nothing in the bundle can tell: then the user's word stands
+        return None
+    return modality_warning(guess.modality, detected)
+
+
+def _observed(results: Iterator[SliceResult], total: int, seen: _Seen,
               on_slice: OnSlice | None) -> Iterator[SliceResult]:
-    """Pass the slices on, adding up the time of their stages and reporting progress."""
+    """Pass the slices on, adding up what is seen and reporting progress."""
     with closing(results):
         for done, result in enumerate(results, start=1):
-            for stage, value in result.seconds.items():
-                seconds[stage] += value
+            seen.add(result)
             if on_slice is not None:
                 on_slice(done, total)
             yield result

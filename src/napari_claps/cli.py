@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # --help, --version, or a usage error that argparse has printed
         return int(end.code or 0)
     try:
-        with _quiet_libraries(debug=arguments.debug), _terminable():
+        with _quiet_libraries(debug=arguments.debug, quiet=getattr(arguments, "quiet", False)), _terminable():
             return int(arguments.run(arguments))
     except KeyboardInterrupt:
         report("interrupted; what was complete stays, and the same command goes on from there")
@@ -82,9 +82,10 @@ class _ToTerminal(logging.Handler):
 
 
 @contextlib.contextmanager
-def _quiet_libraries(*, debug: bool) -> Iterator[None]:
-    """Show our own warnings and nobody else's, unless debugging."""
-    logger, handler = logging.getLogger("napari_claps"), _ToTerminal(logging.DEBUG if debug else logging.WARNING)
+def _quiet_libraries(*, debug: bool, quiet: bool) -> Iterator[None]:
+    """Show our own warnings (when quiet, our errors alone) and nobody else's, unless debugging."""
+    lowest = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
+    logger, handler = logging.getLogger("napari_claps"), _ToTerminal(lowest)
     level = logger.level
     logger.addHandler(handler)
     if debug:

@@ -29,8 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the samples, segment them, print what was found."""
+    from napari_claps.cli_checks import check_writable
     from napari_claps.cli_progress import Terminal
-    from napari_claps.cli_segment import check_writable
     from napari_claps.jobs import Options, is_complete, plan
     from napari_claps.models.manifest import read_manifest
     from napari_claps.samples import write_sample

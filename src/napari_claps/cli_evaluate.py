@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
         If there are no results or no truth at all, or the report cannot be written.
     """
     from napari_claps.cli_messages import report
+    from napari_claps.cli_table import write_table
     from napari_claps.errors import ClapsError, InputError
     from napari_claps.evaluate.outputs import compare, find_outputs
     from napari_claps.evaluate.summary import ImageScore, score_table, summarise
-    from napari_claps.io.atomic import atomic_path
 
     outputs = find_outputs(arguments.predictions)
     if not arguments.truth.exists():
@@ -92,7 +92,5 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output.with_name(f"{arguments.output.stem}_summary.csv"): summary,
         }
         for path, table in tables.items():
-            with atomic_path(path) as temporary:
-                table.to_csv(temporary, index=False, float_format="%.6g")
-            print(f"Written: {path}")
+            write_table(table, path)
     return 1 if failures else 0

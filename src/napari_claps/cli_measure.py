@@ -10,52 +10,60 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_claps.io.saved_result import SavedResult
+
+COUNTING = {
+    "auto": "by number where the result says that its objects were linked, else by overlap",
+    "number": "a number is one object in all slices",
+    "overlap": "what overlaps from one slice to the next is one object",
+}
+"""How the objects of a volume are counted."""
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the ``measure`` command."""
     parser = subparsers.add_parser(
         "measure", help="measure masks again, for example corrected ones",
-        description="Measure the masks of OME-TIFF files (one channel per target, channel name = target), as "
-                    "claps segment writes them, and write the same table. All slices count as looked at.",
+        description="Measure masks and write the same table as claps segment. All slices count as looked at.",
     )  # fmt: skip
-    parser.add_argument("masks", metavar="MASKS.ome.tif", nargs="+", type=Path, help="file, or folder of claps segment")
+    parser.add_argument("results", metavar="RESULT", nargs="+", type=Path,
+                        help="folder of claps segment, masks file (OME-TIFF, one channel per target, channel name = "
+                             "target), or session (.claps.zip)")  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE.csv", type=Path, help="file to write (default: print)")
+    parser.add_argument("--count", choices=COUNTING, default="auto", metavar="|".join(COUNTING),
+                        help="how objects of a volume are counted: " +
+                             "; ".join(f"{name}: {text}" for name, text in COUNTING.items()))  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure all files into one table."""
+    """Measure all results into one table."""
     import pandas as pd
 
-    from napari_claps.io.atomic import atomic_path
+    from napari_claps.cli_table import write_table
+    from napari_claps.io.saved_result import open_result
 
-    table = pd.concat([_measure(path) for path in arguments.masks], ignore_index=True)
+    tables = [_measure(open_result(path), counting=arguments.count) for path in arguments.results]
+    table = pd.concat(tables, ignore_index=True)
     if arguments.output is None:
         table.to_csv(sys.stdout, index=False, float_format="%.6g")
-        return 0
-    with atomic_path(arguments.output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-    print(f"Written: {arguments.output}")
+    else:
+        write_table(table, arguments.output)
     return 0
 
 
-def _measure(path: Path) -> pd.DataFrame:
+def _measure(result: SavedResult, *, counting: str) -> pd.DataFrame:
     import numpy as np
 
-    from napari_claps.evaluate.files import read_labels
     from napari_claps.measure import Measurer
-    from napari_claps.types import RetinalImage, SpacingSource
+    from napari_claps.types import RetinalImage
 
-    path = path / "masks.ome.tif" if path.is_dir() else path
-    labels = read_labels(path)
-    # In a result folder the name of the image is that of the folder.
-    name = path.resolve().parent.name if path.name == "masks.ome.tif" else path.name
-    source = SpacingSource.NONE if labels.spacing is None else SpacingSource.FILE
     # The measures need the size and the spacing of the image, not its pixels.
-    blank = np.broadcast_to(np.uint8(0), labels.shape)
-    image = RetinalImage(blank, spacing=labels.spacing, spacing_source=source, source=name)
-    measurer = Measurer(image)
-    masks = {name: labels.mask(name).reshape(image.n_slices, *image.plane_shape) for name in labels.names}
-    for index in range(image.n_slices):
-        measurer.add(index, {name: mask[index] for name, mask in masks.items()})
+    blank = np.broadcast_to(np.uint8(0), result.shape)
+    image = RetinalImage(blank, spacing=result.spacing, spacing_source=result.spacing_source,
+                         laterality=result.laterality, source=result.name)  # fmt: skip
+    measurer = Measurer(image, linked=result.linked if counting == "auto" else counting == "number")
+    planes = [result.read_planes(name) for name in result.names]
+    for index, masks in enumerate(zip(*planes, strict=True)):
+        measurer.add(index, dict(zip(result.names, masks, strict=True)))
     return measurer.table()

@@ -78,5 +78,16 @@ def _line(outcome: Outcome) -> str:
     present = whole.loc[whole["status"] == "present", "structure"]
     sure = "" if guess.probability is None else f" {guess.probability:.2f}"
     found = ", ".join(present) if len(present) else "nothing found"
-    return (f"{outcome.source}: {MODALITIES[guess.modality].name} ({guess.decided_by}{sure}); {found}; "
+    line = (f"{outcome.source}: {MODALITIES[guess.modality].name} ({guess.decided_by}{sure}); {found}; "
             f"{outcome.seconds:.1f} s -> {outcome.folder}")
+    return line + _anatomy(outcome)
+
+
+def _anatomy(outcome: Outcome) -> str:
+    """A line about what cannot be in an eye, if there is something."""
+    if not outcome.violations:
+        return ""
+    first, n = outcome.violations[0], len(outcome.violations)
+    more = f", and {n - 1} more" if n > 1 else ""
+    return (f"\n  anatomy: {first.label} in slice {first.slice_index}: {first.reason}{more} "
+            f"(listed in anatomy.csv, nothing was changed)")

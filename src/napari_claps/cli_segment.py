@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_claps.errors import BundleError, ClapsError, InputError, OutputError, PromptError
+from napari_claps.cli_checks import check_targets, check_writable
+from napari_claps.errors import ClapsError
+from napari_claps.prompters import METHODS
 from napari_claps.settings import Settings
-from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, TARGETS, find_target, make_prompt, parse_modality, suggest_targets
+from napari_claps.vocabulary import MODALITIES, parse_modality
 
 if TYPE_CHECKING:
     from napari_claps.cli_progress import Terminal
     from napari_claps.jobs import Job, Options
     from napari_claps.models.manifest import BundleManifest
-
-METHODS = ("claps",)
 
 DESCRIPTION = """\
 Segment retinal images. For each input NAME.ext, OUT/NAME/ gets
@@ -28,6 +26,7 @@ Segment retinal images. For each input NAME.ext, OUT/NAME/ gets
   overlay.png        picture of the result (contact sheet for a volume)
   provenance.json    everything needed to repeat it
   doubts.csv         places of an OCT volume worth a look
+  anatomy.csv        what cannot be in an eye, where targets were asked for that say so
 The folder appears when it is complete. A second run skips what is complete. Inputs with the same NAME get
 NAME.ext, and where that is not enough their folder before it (a_NAME.ext, b_NAME.ext).
 """
@@ -51,6 +50,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--score-threshold", metavar="0..1", type=float,
                         help="lowest score of an object that is kept (default: the bundle's own, per target)")
     parser.add_argument("--slices", metavar="START:STOP:STEP", help="only these slices of a volume, counted from 0")
+    parser.add_argument("--region", metavar="Y0,X0,Y1,X1",
+                        help="only this part of every slice, in pixels, the end not included")
+    parser.add_argument("--uncertainty", action="store_true",
+                        help="also write uncertainty.ome.tif, the entropy per pixel (in bits) of an ensemble; takes "
+                             "several times as long")
+    parser.add_argument("--coverage", metavar="0.5..1", type=float,
+                        help="also write inner.ome.tif (pixels that are sure) and outer.ome.tif (pixels that cannot be "
+                             "excluded) for this coverage, such as 0.9")
+    parser.add_argument("--check-prompts", action="store_true",
+                        help="also run the slice with most findings with other texts, and warn if its masks do not "
+                             "depend on the text (prompt-check.png, prompt-check.csv)")
+    parser.add_argument("--replay", metavar="provenance.json", type=Path,
+                        help="do again what this file of a result says, and say what is not as it was; goes with -o, "
+                             "--bundle, --device, --check-prompts, --overwrite and --quiet alone")
     parser.add_argument("--no-linking", action="store_true",
                         help="number the objects of an OCT volume in each B-scan anew, instead of linking them")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path,
@@ -70,21 +83,27 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from napari_claps.cli_messages import report_error
     from napari_claps.cli_progress import Terminal
+    from napari_claps.cli_replay import compare_masks, replay_from, warn_of_differences
     from napari_claps.jobs import plan
     from napari_claps.models.manifest import read_manifest
 
-    options = options_from(arguments)
-    manifest = read_manifest(options.settings.bundle)
+    replay = replay_from(arguments) if arguments.replay else None
+    options = replay.options if replay else options_from(arguments)
+    manifest = replay.read_manifest() if replay else read_manifest(options.settings.bundle)
     check_targets(options.targets, options.settings.modality, manifest)
     check_writable(arguments.output)
     terminal = Terminal(quiet=arguments.quiet, debug=arguments.debug)
     jobs, errors = plan(arguments.inputs, arguments.output)
     for error in errors:
         report_error(error, debug=arguments.debug)
+    if replay:
+        warn_of_differences(replay, manifest, jobs)
     todo, n_skipped, n_failed = _sort_out(jobs, options, manifest, terminal)
     n_failed += len(errors)
     if todo:
         n_failed += sum(outcome.error is not None for outcome in terminal.segment(todo, options))
+    if replay:
+        compare_masks(replay, jobs, terminal)
     n_done = len(jobs) + len(errors) - n_skipped - n_failed
     counts = ((n_done, "done"), (n_skipped, "skipped"), (n_failed, "failed"))
     terminal.say(", ".join(f"{n} {word}" for n, word in counts if n) + f". Results: {arguments.output}")
@@ -94,73 +113,23 @@ def run(arguments: argparse.Namespace) -> int:
 def options_from(arguments: argparse.Namespace) -> Options:
     """Put settings file and command line together, and check everything that needs no model."""
     from napari_claps.jobs import Options
-    from napari_claps.slices import parse_slices
+    from napari_claps.slices import parse_region, parse_slices
 
     settings, targets = Settings.from_toml(arguments.settings) if arguments.settings else (Settings(), [])
-    names = ("modality", "method", "bundle", "device", "score_threshold")
+    names = ("modality", "method", "bundle", "device", "score_threshold", "coverage")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.no_linking:
         given["link_slices"] = False
+    if arguments.uncertainty:
+        given["uncertainty"] = True
     settings = settings.updated(given, where="command line")
     if settings.modality != "auto":
         settings = settings.updated({"modality": str(parse_modality(settings.modality))})
-    if settings.method not in METHODS:
-        raise InputError(f"Unknown method {settings.method!r}. Known are: {', '.join(METHODS)}.")
     if arguments.slices is not None:
         parse_slices(arguments.slices)
-    return Options(tuple(arguments.targets or targets), settings, arguments.slices, arguments.overwrite)
-
-
-def check_targets(texts: Sequence[str], modality: str, manifest: BundleManifest) -> None:
-    """Refuse targets that no file can have, before any work.
-
-    With ``modality`` "auto" a target is fine when the bundle knows it in one of its modalities; whether it exists
-    in a file is known when the modality of that file is.
-
-    Raises
-    ------
-    PromptError, BundleError
-    """
-    modalities = list(manifest.modalities) if modality == "auto" else [Modality(modality)]
-    if not any(manifest.targets(m) for m in modalities):
-        raise BundleError(f"{manifest.name} {manifest.version} knows no target in the modality {modality}, only in "
-                          f"{', '.join(manifest.modalities)}. Another bundle may: see claps models.")
-    for text in texts:
-        target = find_target(text)
-        if target is None:
-            _check_free_text(text, modalities[0], known=None if len(modalities) == 1 else list(TARGETS))
-        elif modality != "auto":
-            make_prompt(text, modalities[0])
-        elif not any(manifest.pair(m, target.id) for m in modalities):
-            known = dict.fromkeys(t for m in modalities for t in manifest.targets(m))
-            raise PromptError(f"{manifest.name} {manifest.version} was not trained for {target.id}. "
-                              f"It knows: {', '.join(known)}. Another bundle may: see claps models.")
-
-
-def _check_free_text(text: str, modality: Modality, *, known: list[str] | None) -> None:
-    try:
-        make_prompt(text, modality)
-    except PromptError as error:
-        if known is None or "Unknown target" not in str(error):
-            raise
-        close = suggest_targets(text)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise PromptError(f"Unknown target {text!r}.{hint} Known are: {', '.join(known)}. "
-                          "Free text needs at least two words.") from error
-
-
-def check_writable(out: Path) -> None:
-    """Refuse an output folder that cannot be made or written to, without making it.
-
-    Raises
-    ------
-    OutputError
-    """
-    there = next(p for p in (out, *out.absolute().parents) if p.exists() or p.is_symlink())
-    if not there.is_dir():
-        raise OutputError(f"{out}: cannot be the output folder, because {there} is a file. Choose another with -o.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{out}: cannot be written, {there} does not allow it. Choose another folder with -o.")
+    region = None if arguments.region is None else parse_region(arguments.region)
+    return Options(tuple(arguments.targets or targets), settings, arguments.slices, region=region,
+                   check_prompts=arguments.check_prompts, overwrite=arguments.overwrite)
 
 
 def _sort_out(jobs: Sequence[Job], options: Options, manifest: BundleManifest,

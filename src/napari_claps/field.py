@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,15 +13,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_claps.models.bundle import Bundle
+from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
 from napari_claps.models.segmenter import PIXEL_STRIDE, MaskPrompts
-from napari_claps.prompters import Prompter
+from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.types import Prompt
 from napari_claps.views import Tile, plan_tiles, scaled_shape, tile_weight
 from napari_claps.vocabulary import TARGETS, Kind
 
 MAX_BOXES = 48
 """Boxes per view that are passed on to the mask decoder, best first."""
+
+BOX_MARGIN = 0.1
+"""How far the mask of a box without words may stick out, as a share of the box."""
 
 
 @dataclass(eq=False)
@@ -35,20 +40,18 @@ class FieldResult:
         (P,) in [0, 1], the highest of all tiles.
     boxes : list of list
         Per prompt, (y0, x0, y1, x1, score) in pixels of the slice.
-    embedding : Tensor or None
-        (D,) CLIP embedding if the whole field was a single view.
     """
 
     probability: np.ndarray
     presence: np.ndarray
     boxes: list[list[tuple[float, float, float, float, float]]]
-    embedding: Tensor | None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def is_boxed(prompt: Prompt) -> bool:
-    """Whether boxes help: a box is a bad prompt for a tree or a band."""
-    return prompt.target is None or TARGETS[prompt.target].kind in (Kind.OBJECT, Kind.LESION)
+def is_boxed(prompt: Prompt, bundle: Bundle) -> bool:
+    """Whether boxes are looked for: a box is a bad prompt for a tree or a band, but some mask heads know no other."""
+    compact = prompt.target is None or TARGETS[prompt.target].kind in (Kind.OBJECT, Kind.LESION)
+    return compact or not bundle.takes_text
 
 
 def scaled_batch(planes: Sequence[np.ndarray], side: int, device: str) -> Tensor:
@@ -68,11 +71,21 @@ def cut(batch: Tensor, tile: Tile) -> Tensor:
 
 @torch.inference_mode()
 def encode_field(bundle: Bundle, planes: Sequence[np.ndarray], side: int) -> Tensor:
-    """CLIP embeddings (S, D) of whole planes as one view each, for the modality."""
+    """CLIP embeddings (S, D) of whole planes as one view each, for the modality.
+
+    Raises
+    ------
+    BundleError
+        If the bundle has no CLIP.
+    """
+    bundle.require("clip", "naming the modality")
     batch = scaled_batch(planes, side, bundle.device)
     height, width = batch.shape[-2:]
     whole = Tile(0, 0, -(-height // 32) * 32, -(-width // 32) * 32)
-    return bundle.clip.encode_image(cut(batch, whole)).embedding
+    with bundle.precision():
+        embedding = bundle.encode(cut(batch, whole)).embedding.float()
+    bundle.check_finite(embedding)
+    return embedding
 
 
 @torch.inference_mode()
@@ -93,6 +106,11 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
     -------
     list of FieldResult
         One for each plane.
+
+    Raises
+    ------
+    BundleError
+        If a network gives values that are no numbers.
     """
     seconds = dict.fromkeys(("scale", "encode", "detect", "segment", "fuse"), 0.0)
     clock = _Clock(seconds)
@@ -106,19 +124,22 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
     weights = torch.zeros(extent, device=bundle.device)
     presence = torch.zeros(len(planes), len(prompts), device=bundle.device)
     boxes: list[list[list[tuple[float, ...]]]] = [[[] for _ in prompts] for _ in planes]
-    embedding = None
-    boxed = [i for i, p in enumerate(prompts) if is_boxed(p)]
-    text = bundle.clip_text(tuple(p.text for p in prompts))
+    boxed = [i for i, p in enumerate(prompts) if is_boxed(p, bundle)]
+    text_shares = _text_shares(prompter, boxed, pairs)
+    text = bundle.clip_text(tuple(p.text for p in prompts)) if bundle.takes_text else None
     clock.lap("scale")
     for tile in tiles:
-        features = bundle.clip.encode_image(cut(batch, tile))
-        embedding = features.embedding if len(tiles) == 1 else None
+        with bundle.precision():
+            features = bundle.encode(cut(batch, tile))
         clock.lap("encode")
-        found = prompter.find(features, [prompts[i] for i in boxed], [pairs[i].box_threshold for i in boxed],
-                              (tile.height, tile.width)) if boxed else [[] for _ in planes]
-        found = [f[:MAX_BOXES] for f in found]
-        clock.lap("detect")
-        probability, there = _masks(bundle, features, text, found, boxed, pairs)
+        with bundle.precision():
+            found = prompter.find(features, [prompts[i] for i in boxed], [pairs[i] for i in boxed],
+                                  (tile.height, tile.width)) if boxed else [[] for _ in planes]
+            found = [f[:MAX_BOXES] for f in found]
+            clock.lap("detect")
+            probability, there = _masks(bundle, features, text, found, boxed, text_shares,
+                                        worded=prompter.text_weight is None)
+        bundle.check_finite(*features.levels[-1:], probability, there)
         presence = torch.maximum(presence, there)
         clock.lap("segment")
         weight = torch.from_numpy(tile_weight(tile)[::PIXEL_STRIDE, ::PIXEL_STRIDE]).to(bundle.device)
@@ -141,37 +162,71 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
     return [
         FieldResult(full[s], presence[s].cpu().numpy(),
                     [[(b[0], b[1], min(b[2], shape[0]), min(b[3], shape[1]), b[4]) for b in group]
-                     for group in boxes[s]], None if embedding is None else embedding[s], share)
+                     for group in boxes[s]], share)
         for s in range(len(planes))
     ]
 
 
-def _masks(bundle: Bundle, features, text: Tensor, found, boxed: Sequence[int],
-           pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """Probabilities (S, P, h, w) and presence (S, P) of one tile of S slices."""
+def _text_shares(prompter: Prompter, boxed: Sequence[int], pairs: Sequence[Pair]) -> list[float]:
+    """Return per prompt how much the mask of the text alone counts; the rest is the masks of the boxes.
+
+    A prompter may set one weight for all; without one (None), each pair has its own. Targets without boxes have no
+    choice.
+    """
+    chosen = [p.text_weight if prompter.text_weight is None else prompter.text_weight for p in pairs]
+    return [weight if i in set(boxed) else 1.0 for i, weight in enumerate(chosen)]
+
+
+def _masks(bundle: Bundle, features: ImageFeatures, text: Tensor | None, found: Sequence[Sequence[ViewBox]],
+           boxed: Sequence[int], text_shares: Sequence[float], *, worded: bool) -> tuple[Tensor, Tensor]:
+    """Probabilities (S, P, h, w) and presence (S, P) of one tile of S slices.
+
+    Without `text` only boxes count. Boxes go with the words of their prompt if `worded`; if not, they alone say what is
+    there, or every method would give the mask of the words.
+    """
     sam = bundle.segmenter
     maps = sam.decode_pixels(features)
-    slices, count = len(found), len(text)
-    device = text.device
+    slices, count = len(found), len(text_shares)
+    device = features.views.device
+    shares = torch.tensor(text_shares if text is not None else [0.0] * count, device=device)
     # One batch of prompts: every text for every slice, then text and box for every box.
-    extra = [(s, boxed[b.prompt], b.corners) for s, items in enumerate(found) for b in items
-             if pairs[boxed[b.prompt]].text_weight < 1]
-    view = torch.tensor([s for s in range(slices) for _ in range(count)] + [s for s, _, _ in extra], device=device)
-    which = torch.tensor(list(range(count)) * slices + [p for _, p, _ in extra], device=device)
-    nan = [float("nan")] * 4
-    boxes = torch.tensor([nan] * (slices * count) + [list(c) for _, _, c in extra], device=device)
-    predicted = sam.predict_masks(maps, MaskPrompts(view=view, text=text[which], boxes=boxes))
-    probability = predicted.logits.sigmoid()
-    by_text = probability[:slices * count].unflatten(0, (slices, count))
-    presence = predicted.presence[:slices * count].sigmoid().unflatten(0, (slices, count))
-    share = torch.tensor([p.text_weight if i in set(boxed) else 1.0 for i, p in enumerate(pairs)], device=device)
-    by_box = torch.zeros_like(by_text) if (share < 1).any() else None
+    alone = [(s, p) for s in range(slices) for p in range(count)] if text is not None else []
+    extra = [(s, boxed[b.prompt], b) for s, items in enumerate(found) for b in items if shares[boxed[b.prompt]] < 1]
+    by_text = features.views.new_zeros(slices, count, *maps.pixels.shape[-2:])
+    by_box = torch.zeros_like(by_text) if (shares < 1).any() else None
+    presence = features.views.new_zeros(slices, count)
+    if alone or extra:
+        which = torch.tensor([p for _, p in alone] + [p for _, p, _ in extra], device=device)
+        nan = (float("nan"),) * 4
+        predicted = sam.predict_masks(maps, MaskPrompts(
+            view=torch.tensor([s for s, _ in alone] + [s for s, _, _ in extra], device=device),
+            text=None if text is None else text[which] if worded else torch.cat(
+                [text[which[:len(alone)]], text.new_full((len(extra), text.shape[1]), float("nan"))]),
+            boxes=torch.tensor([nan] * len(alone) + [b.corners for _, _, b in extra], device=device)))
+        probability = predicted.logits.float().sigmoid()
+        if alone:
+            by_text = probability[:len(alone)].unflatten(0, (slices, count))
+            presence = predicted.presence[:len(alone)].float().sigmoid().unflatten(0, (slices, count))
+            presence = presence if worded else presence * (shares > 0)
+        for row, (s, p, box) in enumerate(extra, start=len(alone)):
+            window = (...,) if worded else box_window(box.corners)
+            by_box[s, p][window] = torch.maximum(by_box[s, p][window], probability[row][window])
+            if not (alone and worded):  # without text there is no other score for the presence
+                presence[s, p] = presence[s, p].clamp(min=box.score)
     if by_box is None:
         return by_text, presence
-    for row, (s, p, _) in enumerate(extra):
-        by_box[s, p] = torch.maximum(by_box[s, p], probability[slices * count + row])
-    share = share.view(1, -1, 1, 1)
+    share = shares.view(1, -1, 1, 1)
     return share * by_text + (1 - share) * by_box, presence
+
+
+def box_window(corners: Sequence[float]) -> tuple[slice, slice]:
+    """Rows and columns of the mask head in a box (x0, y0, x1, y1 in pixels of the view) grown by `BOX_MARGIN`.
+
+    What SAM draws elsewhere is another object.
+    """
+    x0, y0, x1, y1 = (v / PIXEL_STRIDE for v in corners)
+    dx, dy = BOX_MARGIN * (x1 - x0), BOX_MARGIN * (y1 - y0)
+    return slice(max(0, int(y0 - dy)), math.ceil(y1 + dy)), slice(max(0, int(x0 - dx)), math.ceil(x1 + dx))
 
 
 class _Clock:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_claps.errors import ClapsError, OutputError
 from napari_claps.io import list_inputs
 from napari_claps.io.formats import suffix_of
-from napari_claps.outputs import FILES, request, sha256_of
+from napari_claps.outputs import expected_files, request, sha256_of
 from napari_claps.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,13 +32,21 @@ class Options:
     """What to do with every input.
 
     `targets` are ids, synonyms or free texts; none means all that the bundle knows in the modality.
-    `slices` is ``START:STOP:STEP`` as in Python, for volumes.
+    `slices` is ``START:STOP:STEP`` as in Python, for volumes. `region` is (y0, x0, y1, x1) in pixels, end exclusive.
+    `check_prompts` also runs the middle slice with other texts, to see whether its masks depend on the text.
     """
 
     targets: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
     slices: str | None = None
+    region: tuple[int, int, int, int] | None = None
+    check_prompts: bool = False
     overwrite: bool = False
+
+    def request(self, source: Path, manifest: BundleManifest) -> dict[str, Any]:
+        """Return what is asked for of an input; see `napari_claps.outputs.request`."""
+        return request(sha256_of(source), manifest, self.settings, list(self.targets), self.slices,
+                       region=self.region, check_prompts=self.check_prompts)
 
 
 def plan(inputs: Iterable[Path], out: Path) -> tuple[list[Job], list[ClapsError]]:
@@ -107,13 +115,14 @@ def is_complete(job: Job, options: Options, manifest: BundleManifest) -> bool:
                           "Choose another folder with -o.")
     if options.overwrite:
         return False
-    new = request(sha256_of(job.source), manifest, options.settings, list(options.targets), options.slices)
+    new = options.request(job.source, manifest)
     names = (name for name in sorted(new.keys() | old.keys()) if new.get(name) != old.get(name))
     different = ", ".join(name.removesuffix("_sha256") for name in names)
     if different:
         raise OutputError(f"{job.folder}: holds another result (different: {different}). "
                           "Add --overwrite to replace it, or choose another folder with -o.")
-    missing = [name for name in FILES if not (job.folder / name).is_file()]
+    expected = expected_files(options.settings, check_prompts=options.check_prompts)
+    missing = [name for name in expected if not (job.folder / name).is_file()]
     if missing:
         raise OutputError(f"{job.folder}: {', '.join(missing)} is missing. Add --overwrite to make it again.")
     return True

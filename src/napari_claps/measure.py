@@ -28,7 +28,8 @@ COLUMNS = ("image", "eye", "slice", "structure", "measure", "value", "unit", "st
 NANOLITRE_PER_MM3 = 1000.0
 
 
-def measure(results: Iterable[SliceResult], image: RetinalImage, *, model: str = "", version: str = "") -> pd.DataFrame:
+def measure(results: Iterable[SliceResult], image: RetinalImage, *, model: str = "", version: str = "",
+            linked: bool = False) -> pd.DataFrame:
     """Measure every target in every slice, and in the whole image or volume.
 
     Parameters
@@ -39,6 +40,9 @@ def measure(results: Iterable[SliceResult], image: RetinalImage, *, model: str =
         What the results were made from; gives name, eye and spacing.
     model, version : str
         Name and version of the bundle, for the last two columns.
+    linked : bool
+        Whether a number is the same object in all slices, as after :func:`~napari_claps.volume.link_slices`.
+        Otherwise objects that overlap from one slice to the next are counted as one.
 
     Returns
     -------
@@ -46,7 +50,7 @@ def measure(results: Iterable[SliceResult], image: RetinalImage, *, model: str =
         Columns `COLUMNS`. Rows of a slice have its number in ``slice``; rows of the whole image or volume
         have none. A plane image has only the latter.
     """
-    measurer = Measurer(image, model=model, version=version)
+    measurer = Measurer(image, model=model, version=version, linked=linked)
     for result in results:
         measurer.add(result.index, result.masks, presence=result.presence, scores=best_scores(result))
     return measurer.table()
@@ -69,11 +73,14 @@ class Measurer:
     image : RetinalImage
     model, version : str
         For the columns of the same name.
+    linked : bool
+        Whether a number is the same object in all slices. See `measure`.
     """
 
     image: RetinalImage
     model: str = ""
     version: str = ""
+    linked: bool = False
     _rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     _totals: dict[str, _Total] = field(default_factory=dict, init=False)
     _measured: int = field(default=0, init=False)
@@ -95,7 +102,7 @@ class Measurer:
         for label, mask in masks.items():
             ids, pixels = _areas(mask)
             found = (presence or {}).get(label), (scores or {}).get(label)
-            self._totals.setdefault(label, _Total()).add(index, mask, ids, int(pixels.sum()), *found)
+            self._totals.setdefault(label, _Total(self.linked)).add(index, mask, ids, int(pixels.sum()), *found)
             if self.image.is_volume:
                 self._add_plane_rows(label, index, len(ids), int(pixels.sum()), *found)
 
@@ -160,10 +167,12 @@ class Measurer:
 class _Total:
     """What has to be remembered of one target from slice to slice."""
 
+    linked: bool
     pixels: int = 0
     slices: int = 0
     presence: float | None = None
     score: float | None = None
+    numbers: set[int] = field(default_factory=set)
     objects: int = 0
     links: list[tuple[int, int]] = field(default_factory=list)
     last_index: int = -2
@@ -176,6 +185,9 @@ class _Total:
         self.slices += pixels > 0
         self.presence = presence if self.presence is None else max(self.presence, presence or 0.0)
         self.score = score if self.score is None else max(self.score, score or 0.0)
+        if self.linked:
+            self.numbers.update(ids.tolist())
+            return
         nodes = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.int64)
         nodes[ids] = self.objects + np.arange(len(ids))
         self.objects += len(ids)
@@ -186,7 +198,9 @@ class _Total:
         self.last_index, self.last_mask, self.last_nodes = index, mask, nodes
 
     def count(self) -> int:
-        """Objects in the volume: those that overlap from one slice to the next are one."""
+        """Objects in the volume: different numbers, or if those say nothing, what overlaps from slice to slice."""
+        if self.linked:
+            return len(self.numbers)
         if self.objects == 0:
             return 0
         a, b = np.array(self.links, dtype=np.int64).reshape(-1, 2).T

@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_claps.conformal import band_level, why_no_band
 from napari_claps.errors import BundleError, InputError
-from napari_claps.masks import drop_low_scores, extract_objects, match_boxes
+from napari_claps.findings import Finding, Scores, decide
 from napari_claps.models.manifest import Pair
 from napari_claps.preprocess import display_limits, to_unit_rgb
+from napari_claps.prompters import METHODS
+from napari_claps.region import check_region, cropped, pasted
 from napari_claps.settings import Settings
-from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
+from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
 from napari_claps.views import FIELD_SIDE, MULTIPLE, scaled_shape, working_side
 from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kind, make_prompt, parse_modality
 
 if TYPE_CHECKING:
+    from napari_claps.field import FieldResult
     from napari_claps.models.bundle import Bundle
-
-
-def check_region(region: tuple[int, int, int, int], image: RetinalImage) -> None:
-    """Refuse a region that is not inside the image, or too small.
-
-    Raises
-    ------
-    InputError
-    """
-    y0, x0, y1, x1 = region
-    height, width = image.plane_shape
-    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width) or min(y1 - y0, x1 - x0) < 8:
-        raise InputError(f"{image.source}: the region (y0, x0, y1, x1) = {tuple(region)} must lie inside the image of "
-                         f"{height} x {width} pixels and have at least 8 x 8 pixels.")
-
-
-def cropped(image: RetinalImage, region: tuple[int, int, int, int]) -> RetinalImage:
-    """A view of the part of an image that lies in the region."""
-    y0, x0, y1, x1 = region
-    rows, columns = slice(y0, y1), slice(x0, x1)
-    data = image.data[:, rows, columns] if image.is_volume else image.data[rows, columns]
-    return dataclasses.replace(image, data=data, localizer=None, scan_lines=None, layers={})
-
-
-def pasted(result: SliceResult, region: tuple[int, int, int, int], shape: tuple[int, int]) -> SliceResult:
-    """The result of a region as that of the whole slice."""
-    y0, x0, y1, x1 = region
-    masks = {}
-    for label, mask in result.masks.items():
-        masks[label] = np.zeros(shape, mask.dtype)
-        masks[label][y0:y1, x0:x1] = mask
-    boxes = tuple(dataclasses.replace(b, y0=b.y0 + y0, y1=b.y1 + y0, x0=b.x0 + x0, x1=b.x1 + x0) for b in result.boxes)
-    return dataclasses.replace(result, masks=masks, boxes=boxes)
 
 
 class Pipeline:
@@ -69,7 +40,7 @@ class Pipeline:
 
         self.bundle = bundle
         self.settings = settings or Settings()
-        self._prompter = make_prompter(self.settings.method, bundle)
+        self._prompter = make_prompter(self.settings.method, bundle, self.settings)
 
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Pipeline:
@@ -83,6 +54,15 @@ class Pipeline:
 
         settings = settings or Settings()
         return cls(load_bundle(settings.bundle, device=settings.device), settings)
+
+    def with_settings(self, **values: Any) -> Pipeline:
+        """Return a pipeline with the same bundle and other settings."""
+        return Pipeline(self.bundle, replace(self.settings, **values))
+
+    def method_settings(self, modality: Modality) -> dict[str, Any]:
+        """Return the settings of the method in a modality; none for "claps", whose thresholds are the bundle's."""
+        options = getattr(self._prompter, "options", {}).get(modality)
+        return {} if options is None else asdict(options)
 
     def detect_modality(self, image: RetinalImage) -> ModalityGuess:
         """Decide the modality: the settings' word first, then the file's, then CLIP's.
@@ -109,8 +89,8 @@ class Pipeline:
         best = int(np.argmax(p))
         return ModalityGuess(known[best], p[best], "detected", dict(zip(map(str, known), p, strict=True)))
 
-    def prompts(self, targets: Sequence[str], modality: Modality) -> tuple[Prompt, ...]:
-        """Turn what the user typed into prompts, without doubles.
+    def prompts(self, targets: Sequence[str | Prompt], modality: Modality) -> tuple[Prompt, ...]:
+        """Turn what the user typed into prompts, without doubles; a `Prompt` stays as it is.
 
         Raises
         ------
@@ -125,7 +105,7 @@ class Pipeline:
         made: dict[str, Prompt] = {}
         manifest = self.bundle.manifest
         for text in targets:
-            prompt = make_prompt(text, modality)
+            prompt = text if isinstance(text, Prompt) else manifest.worded(make_prompt(text, modality))
             if prompt.target and manifest.pair(modality, prompt.target) is None:
                 raise BundleError(
                     f"Bundle {manifest.name} was not trained for {prompt.target} in {MODALITIES[modality].signature}. "
@@ -137,7 +117,7 @@ class Pipeline:
             made.setdefault(prompt.label, prompt)
         return tuple(made.values())
 
-    def run(self, image: RetinalImage, targets: Sequence[str], *, modality: ModalityGuess | None = None,
+    def run(self, image: RetinalImage, targets: Sequence[str | Prompt], *, modality: ModalityGuess | None = None,
             slices: Sequence[int] | None = None,
             region: tuple[int, int, int, int] | None = None) -> Iterator[SliceResult]:
         """Segment slice by slice.
@@ -148,7 +128,7 @@ class Pipeline:
         Parameters
         ----------
         image : RetinalImage
-        targets : sequence of str
+        targets : sequence of str or Prompt
             Ids, synonyms or free texts.
         modality : ModalityGuess, optional
             If it was decided before.
@@ -175,6 +155,7 @@ class Pipeline:
             check_region(region, image)
         guess = modality or self.detect_modality(image)
         prompts = self.prompts(targets, guess.modality)
+        self._check_coverage(prompts, guess.modality)
         return self._run(image, guess, prompts, order, region)
 
     def _run(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], order: list[int],
@@ -194,51 +175,79 @@ class Pipeline:
     def _segment(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], chunk: list[int],
                  limits: tuple[float, float] | None, zoom: float = 1.0) -> list[SliceResult]:
         """Segment a few slices together; `zoom` is their long side as a part of the whole image's."""
-        from napari_claps.field import segment_field
-
         begin = time.perf_counter()
         shape = image.plane_shape
         planes = [self._plane(image, i, limits) for i in chunk]
-        pairs = {p.label: self._pair(guess.modality, p) for p in prompts}
-        masks: list[dict[str, np.ndarray]] = [{} for _ in chunk]
-        boxes: list[list[Box]] = [[] for _ in chunk]
-        presence: list[dict[str, float]] = [{} for _ in chunk]
+        found: list[dict[str, Finding]] = [{} for _ in chunk]
         seconds: dict[str, float] = {"read": (time.perf_counter() - begin) / len(chunk)}
         for side, group in self._by_side(guess.modality, prompts, shape, zoom).items():
-            results = segment_field(self.bundle, self._prompter, planes, side, group, [pairs[p.label] for p in group])
+            pairs = [self._pair(guess.modality, p) for p in group]
+            results, means = self._look(planes, side, group, pairs, guess.modality, chunk)
             for stage, value in results[0].seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             begin = time.perf_counter()
             area = float(np.prod(shape)) / float(np.prod(scaled_shape(shape, side)))
-            for s, result in enumerate(results):
-                for i, prompt in enumerate(group):
-                    score = float(result.presence[i])
-                    objects, found = self._objects(prompt, pairs[prompt.label], result.probability[i], score,
-                                                   result.boxes[i], area, chunk[s])
-                    masks[s][prompt.label] = objects
-                    boxes[s].extend(found)
-                    presence[s][prompt.label] = score
+            for s, (result, mean) in enumerate(zip(results, means, strict=True)):
+                for i, (prompt, pair) in enumerate(zip(group, pairs, strict=True)):
+                    scores = Scores(result.probability[i], float(result.presence[i]), result.boxes[i])
+                    found[s][prompt.label] = decide(
+                        prompt, pair, scores, area=area, slice_index=chunk[s],
+                        score_threshold=self.settings.score_threshold or 0.0, mean=None if mean is None else mean[i],
+                        level=None if self.settings.coverage is None else band_level(pair, self.settings.coverage))
             seconds["objects"] = seconds.get("objects", 0.0) + (time.perf_counter() - begin) / len(chunk)
-        return [
-            SliceResult(index, guess, prompts, {p.label: masks[s][p.label] for p in prompts}, tuple(boxes[s]),
-                        presence[s], dict(seconds))
-            for s, index in enumerate(chunk)
-        ]
+        return [self._result(index, guess, prompts, found[s], dict(seconds)) for s, index in enumerate(chunk)]
 
-    def _objects(self, prompt: Prompt, pair: Pair, probability: np.ndarray, presence: float,
-                 detected: Sequence[tuple[float, float, float, float, float]], area: float,
-                 index: int) -> tuple[np.ndarray, tuple[Box, ...]]:
-        """Mask and boxes of one prompt; empty where the presence says absent."""
-        if presence < pair.presence:
-            return np.zeros(probability.shape, np.uint16), ()
-        whole = prompt.target is not None and TARGETS[prompt.target].kind in (Kind.TREE, Kind.BAND)
-        objects = extract_objects(probability, threshold=pair.threshold, min_area=pair.min_area * area, whole=whole)
-        found = match_boxes(objects, probability, detected, name=prompt.label, slice_index=index)
-        return drop_low_scores(objects, found, self.settings.score_threshold or 0.0)
+    def _look(self, planes: list[np.ndarray], side: int, group: list[Prompt], pairs: list[Pair], modality: Modality,
+              chunk: list[int]) -> tuple[list[FieldResult], list[np.ndarray] | list[None]]:
+        """What the networks say of each slice, and the mean of the ensemble where one is asked for."""
+        if self.settings.uncertainty:
+            from napari_claps.ensemble import segment_ensemble
+
+            return segment_ensemble(self.bundle, self._prompter, planes, side, group, pairs, modality=modality,
+                                    seed=self.settings.seed, slices=chunk)
+        from napari_claps.field import segment_field
+
+        return segment_field(self.bundle, self._prompter, planes, side, group, pairs), [None] * len(planes)
+
+    @staticmethod
+    def _result(index: int, guess: ModalityGuess, prompts: tuple[Prompt, ...], found: dict[str, Finding],
+                seconds: dict[str, float]) -> SliceResult:
+        """Put the findings of a slice together, in the order of the prompts."""
+        def planes(name: str) -> dict[str, np.ndarray]:
+            return {p.label: plane for p in prompts if (plane := getattr(found[p.label], name)) is not None}
+
+        boxes = tuple(box for finding in found.values() for box in finding.boxes)
+        presence = {p.label: found[p.label].presence for p in prompts}
+        return SliceResult(index, guess, prompts, planes("mask"), boxes, presence, seconds,
+                           uncertainty=planes("uncertainty"), inner=planes("inner"), outer=planes("outer"))
+
+    def _check_coverage(self, prompts: Sequence[Prompt], modality: Modality) -> None:
+        """Refuse a coverage that nobody calibrated."""
+        coverage = self.settings.coverage
+        if coverage is None:
+            return
+        if self.settings.method != METHODS[0] or self.settings.score_threshold is not None:
+            raise InputError(f"coverage = {coverage} was calibrated for the method {METHODS[0]} with the bundle's own "
+                             "thresholds: leave out the other method and the score threshold, or the coverage.")
+        missing = []
+        for prompt in prompts:
+            pair = self.bundle.manifest.pair(modality, prompt.target)
+            if pair is None or band_level(pair, coverage) is None:
+                missing.append(f"{prompt.label} ({why_no_band(pair, coverage)})")
+        if missing:
+            raise BundleError(f"Bundle {self.bundle.manifest.name} has no inner and outer masks of coverage {coverage} "
+                              f"in {MODALITIES[modality].signature} for: {'; '.join(missing)}. Leave these targets or "
+                              "the coverage out, or ask for less.")
 
     def _pair(self, modality: Modality, prompt: Prompt) -> Pair:
-        """Thresholds of a prompt; free text gets the defaults, and is absent unless the mask head is sure."""
-        return self.bundle.manifest.pair(modality, prompt.target) or Pair(modality, prompt.label, presence=0.5)
+        """Thresholds of a prompt; free text gets the defaults, and is absent unless the mask head is sure.
+
+        The presence of a compact target was measured for the default method; the others answer by boxes or none.
+        """
+        manifest = self.bundle.manifest
+        pair = manifest.pair(modality, prompt.target) or manifest.free_pair(modality, prompt.label)
+        unboxed = prompt.target is not None and TARGETS[prompt.target].kind in (Kind.TREE, Kind.BAND)
+        return pair if unboxed or self.settings.method == METHODS[0] else replace(pair, presence=0.0, calibration={})
 
     @staticmethod
     def _by_side(modality: Modality, prompts: Sequence[Prompt], shape: tuple[int, int],

@@ -30,6 +30,8 @@ def to_unit_rgb(plane: np.ndarray, *, limits: tuple[float, float] | None = None,
     """
     if plane.dtype.kind not in "buif":
         raise InputError(f"{source}: pixels of type {plane.dtype} are not real numbers.")
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():  # a sample for the limits may have missed them
+        raise InputError(_not_finite(plane, source))
     if plane.dtype == np.uint8:
         unit = plane.astype(np.float32) / 255
     else:
@@ -49,8 +51,12 @@ def display_limits(data: np.ndarray, *, source: str = "image") -> tuple[float, f
     step = max(1, data.size // 1_000_000)
     sample = data.reshape(-1)[::step].astype(np.float64)
     if not np.isfinite(sample).all():
-        bad = int(data.size - np.isfinite(data).sum())
-        raise InputError(f"{source}: {bad} of {data.size} values are NaN or infinite. "
-                         "Replace them (for instance by 0) before segmenting.")
+        raise InputError(_not_finite(data, source))
     low, high = np.percentile(sample, [0.1, 99.9])
     return float(low), float(high)
+
+
+def _not_finite(data: np.ndarray, source: str) -> str:
+    bad = int(data.size - np.isfinite(data).sum())
+    return (f"{source}: {bad} of {data.size} values are NaN or infinite. "
+            "Replace them (for instance by 0) before segmenting.")

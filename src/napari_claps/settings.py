@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import InputError
+from napari_claps.prompters import METHODS
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Settings:
     modality : str
         ``"auto"`` or a modality id.
     method : str
-        How regions are found; ``"claps"``.
+        How regions are found; one of `napari_claps.prompters.METHODS`.
     bundle : str
         Name of an installed bundle, or a folder.
     device : str
@@ -33,6 +34,13 @@ class Settings:
         In an OCT volume, give an object that goes through several B-scans one number, and damp flickers.
     seed : int
         For every random number; the default run draws none.
+    uncertainty : bool
+        Repeat each slice with flips, shifted boxes and other wordings, and keep the entropy per pixel. Takes several
+        times as long.
+    coverage : float or None
+        Also give, for each target, an inner mask (pixels that are sure) and an outer mask (pixels that cannot be
+        excluded): on average over images, the outer mask holds this share of the true pixels, and this share of the
+        inner mask is true. At least 0.5 and below 1; needs a bundle that was calibrated for it.
     """
 
     modality: str = "auto"
@@ -43,8 +51,14 @@ class Settings:
     batch_size: int = 1
     link_slices: bool = True
     seed: int = 0
+    uncertainty: bool = False
+    coverage: float | None = None
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"Unknown method {self.method!r}. Known are: {', '.join(METHODS)}.")
+        if self.coverage is not None and not 0.5 <= self.coverage < 1:
+            raise InputError(f"coverage = {self.coverage} must be at least 0.5 and below 1; 0.9 is usual.")
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise InputError(f"score_threshold = {self.score_threshold} must lie between 0 and 1.")
         if self.batch_size < 1:
@@ -82,9 +96,9 @@ class Settings:
 
     def updated(self, values: dict[str, Any], *, where: str = "settings") -> Settings:
         """Return a copy with `values` replaced; unknown names and wrong types are refused."""
-        kinds = {
-            "score_threshold": (float, int, type(None)), "batch_size": (int,), "seed": (int,), "link_slices": (bool,),
-        }
+        number, switch = (float, int, type(None)), (bool,)
+        kinds = {"score_threshold": number, "coverage": number, "batch_size": (int,), "seed": (int,),
+                 "link_slices": switch, "uncertainty": switch}
         known = {f.name for f in dataclasses.fields(self)}
         for name, value in values.items():
             if name not in known:

@@ -1,4 +1,4 @@
-"""Which slices of a volume are looked at."""
+"""Which part of an image is looked at: slices of a volume, and a region of every slice."""
 
 from __future__ import annotations
 
@@ -42,3 +42,21 @@ def parse_slices(text: str) -> slice:
         raise InputError(f"--slices {text}: write START:STOP or START:STOP:STEP with whole numbers, "
                          "STOP not included and STEP at least 1, or one number.")
     return slice(*numbers)
+
+
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    """Turn ``Y0,X0,Y1,X1`` into a region in pixels, end exclusive. Whether it lies in an image is seen at the image.
+
+    Raises
+    ------
+    InputError
+        If it is not that.
+    """
+    try:
+        y0, x0, y1, x1 = (int(part) for part in text.split(","))
+    except ValueError:
+        y0 = x0 = y1 = x1 = 0
+    if not (0 <= y0 < y1 and 0 <= x0 < x1):
+        raise InputError(f"--region {text}: write Y0,X0,Y1,X1 with whole numbers from 0: the first row and column, and "
+                         "the row and column after the last.")
+    return y0, x0, y1, x1

@@ -171,7 +171,8 @@ class Box:
     """A scored box ``(y0, x0, y1, x1)`` in pixels of the slice, end exclusive.
 
     `instance` is the number of the object in the mask of the same target and
-    slice, 0 when no pixel of the mask belongs to the box.
+    slice, 0 when no pixel of the mask belongs to the box. `uncertainty` is the
+    mean entropy of the object's pixels in bits (0 to 1), if it was measured.
     """
 
     y0: float
@@ -183,6 +184,7 @@ class Box:
     slice_index: int = 0
     instance: int = 0
     source: BoxSource = BoxSource.DETECTOR
+    uncertainty: float | None = None
 
     @property
     def corners(self) -> np.ndarray:
@@ -216,8 +218,15 @@ class SliceResult:
         Every prompt has one; all zeros means absent.
     boxes : tuple of Box
     presence : mapping of label to float
-        Score in [0, 1] that the target is in this slice at all.
+        In [0, 1], that the target is in this slice at all: a probability where the bundle was calibrated for it
+        (`Pair.calibration`), a score where not.
     seconds : mapping of stage to float
+    uncertainty : mapping of label to ndarray
+        (y, x) float32, entropy of every pixel in bits, 0 to 1, NaN outside a region that was looked at alone. Empty
+        unless the settings ask for it.
+    inner, outer : mapping of label to ndarray
+        (y, x) bool, the pixels that are sure and those that cannot be excluded at the coverage of the settings
+        (`napari_claps.conformal`); ``inner <= masks > 0 <= outer``. Empty unless a coverage is set.
     """
 
     index: int
@@ -227,3 +236,6 @@ class SliceResult:
     boxes: tuple[Box, ...]
     presence: Mapping[str, float]
     seconds: Mapping[str, float]
+    uncertainty: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    inner: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    outer: Mapping[str, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))

@@ -9,11 +9,13 @@ different modalities.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from napari_claps.errors import PromptError
+from napari_claps.readable_text import readable_text
 from napari_claps.types import Modality, Prompt
 
 
@@ -32,10 +34,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class ModalityTerms:
-    """Name and signature of a modality."""
+    """Name and signature of a modality, and what else people call it."""
 
     name: str
     signature: str
+    synonyms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,20 @@ class Target:
 
 
 MODALITIES: dict[Modality, ModalityTerms] = {
-    Modality.CFP: ModalityTerms("colour fundus photograph", "a colour fundus photograph"),
-    Modality.UWF: ModalityTerms("ultra-widefield image", "an ultra-widefield retinal image"),
-    Modality.SLO: ModalityTerms("infrared / SLO image", "an infrared scanning laser ophthalmoscopy image"),
-    Modality.FAF: ModalityTerms("fundus autofluorescence", "a fundus autofluorescence image"),
-    Modality.FFA: ModalityTerms("fluorescein angiogram", "a fluorescein angiogram"),
-    Modality.OCTA: ModalityTerms("OCT angiogram (en face)", "an en-face OCT angiogram"),
-    Modality.OCT: ModalityTerms("OCT B-scan", "an OCT B-scan"),
+    Modality.CFP: ModalityTerms("colour fundus photograph", "a colour fundus photograph",
+                                ("fundus photograph", "fundus photo", "fundus image", "color fundus photograph", "fundus")),
+    Modality.UWF: ModalityTerms("ultra-widefield image", "an ultra-widefield retinal image",
+                                ("ultra-widefield", "widefield image", "ultra-widefield photograph")),
+    Modality.SLO: ModalityTerms("infrared / SLO image", "an infrared scanning laser ophthalmoscopy image",
+                                ("infrared image", "infrared", "SLO image", "near-infrared image", "IR image")),
+    Modality.FAF: ModalityTerms("fundus autofluorescence", "a fundus autofluorescence image",
+                                ("autofluorescence", "autofluorescence image", "FAF image")),
+    Modality.FFA: ModalityTerms("fluorescein angiogram", "a fluorescein angiogram",
+                                ("fluorescein angiography", "FA", "FFA image", "angiogram")),
+    Modality.OCTA: ModalityTerms("OCT angiogram (en face)", "an en-face OCT angiogram",
+                                 ("OCT angiogram", "OCT angiography", "OCTA image", "OCT-A")),
+    Modality.OCT: ModalityTerms("OCT B-scan", "an OCT B-scan",
+                                ("B-scan", "OCT scan", "OCT image", "OCT volume", "OCT slice", "optical coherence tomography")),
 }
 
 _M = Modality
@@ -164,6 +174,24 @@ def parse_modality(text: str) -> Modality:
         raise PromptError(f"Unknown modality {text!r}. Known are: {known}.") from None
 
 
+def named_modality(text: str) -> tuple[str, Modality | None]:
+    """Split "drusen in an OCT B-scan" into what to find and where; the second is None when no modality is named.
+
+    Examples
+    --------
+    >>> named_modality("drusen in an OCT B-scan")
+    ('drusen', <Modality.OCT: 'oct'>)
+    >>> named_modality("bright spots in the macula")
+    ('bright spots in the macula', None)
+    """
+    words = " ".join(text.split())
+    for match in re.finditer(r" (?:in|on) (?:an? |the )?", words):
+        modality = _MODALITY_BY_WORD.get(_normal(words[match.end():].rstrip(". ")))
+        if modality is not None and match.start():
+            return words[:match.start()], modality
+    return words, None
+
+
 def class_text(target: Target, modality: Modality, template: str = TEMPLATES[0]) -> str:
     """Text of a target with the signature of the modality."""
     return template.format(name=target.name, description=target.description,
@@ -171,8 +199,8 @@ def class_text(target: Target, modality: Modality, template: str = TEMPLATES[0])
 
 
 def find_target(text: str) -> Target | None:
-    """Return the target with this id, name or synonym (any case), or None."""
-    return _BY_WORD.get(_normal(text))
+    """Return the target with this id, name or synonym (any case, with or without an article), or None."""
+    return _BY_WORD.get(re.sub("^(an?|the) ", "", _normal(text)))
 
 
 def suggest_targets(text: str, among: Iterable[str] = ()) -> list[str]:
@@ -191,48 +219,70 @@ def targets_of(modality: Modality) -> list[Target]:
 def make_prompt(text: str, modality: Modality) -> Prompt:
     """Turn what the user typed into the text that is sent.
 
-    An id, a name or a synonym becomes the class text of that target; other
-    text is free text, to which the signature is added unless it names one.
-    One unknown word is taken as a misspelt target, not as free text.
+    An id, a name or a synonym becomes the class text of that target, also with
+    the right modality behind it ("drusen in an OCT B-scan"); other text is free
+    text, to which the signature is added. One unknown word is taken as a
+    misspelt target, not as free text.
 
     Raises
     ------
     PromptError
-        If the text is empty, has no letters, looks like a misspelt target, or
-        names a target that does not exist in the modality.
+        If the text cannot be read, looks like a misspelt target, or names
+        another modality, or a target that does not exist in this one.
     """
     signature = MODALITIES[modality].signature
-    words = " ".join(text.split())
-    if not any(c.isalpha() for c in words):
-        raise PromptError(f"The target {text!r} has no letters. Give a target id such as "
-                          f"{', '.join(t.id for t in targets_of(modality)[:3])}, or a few words.")
-    if len(words) > MAX_TEXT:
-        raise PromptError(f"The text {words[:40]!r}... has {len(words)} characters; at most {MAX_TEXT} are read. "
-                          "Shorten it to the thing to find.")
+    here = f"Targets in {signature}: {', '.join(t.id for t in targets_of(modality))}."
+    typed = readable_text(text, examples=", ".join(t.id for t in targets_of(modality)[:3]))
+    words, named = named_modality(typed)
     target = find_target(words)
-    if target is None:
-        close = suggest_targets(words)
-        known = ", ".join(t.id for t in targets_of(modality))
-        if close or " " not in words:
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise PromptError(f"Unknown target {text!r}.{hint} Targets in {signature}: {known}. "
-                              "Free text needs at least two words.")
-        return Prompt(label=words, text=words if signature in words else f"{words} in {signature}")
-    if modality not in target.modalities:
+    if target is not None and modality not in target.modalities:
         where = ", ".join(MODALITIES[m].name for m in target.modalities)
-        here = ", ".join(t.id for t in targets_of(modality))
-        raise PromptError(f"{target.id} does not exist in {signature}; it is seen in: {where}. "
-                          f"Targets in {signature}: {here}. If the modality is wrong, choose it yourself.")
-    return Prompt(label=target.id, text=class_text(target, modality), target=target.id)
+        instead = [i for i in COUNTERPARTS.get(target.id, ()) if modality in TARGETS[i].modalities]
+        hint = f" Did you mean {' or '.join(instead)}?" if instead else ""
+        raise PromptError(f"{target.id} does not exist in {signature}; it is seen in: {where}.{hint} {here} "
+                          "If the modality is wrong, choose it yourself.")
+    if named not in (None, modality):
+        raise PromptError(f"The text {typed!r} is about {MODALITIES[named].signature}, but it would be sent for "
+                          f"{signature}. Leave the modality out of the text, or choose {named} as modality.")
+    if target is not None:
+        return Prompt(label=target.id, text=class_text(target, modality), target=target.id)
+    close = suggest_targets(words)
+    if close or " " not in words:
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise PromptError(f"Unknown target {typed!r}.{hint} {here} Free text needs at least two words.")
+    return Prompt(label=typed, text=words if signature in words else f"{words} in {signature}")
 
 
-MAX_TEXT = 200
-"""Longest free text in characters."""
+def wordings(prompt: Prompt, modality: Modality) -> tuple[str, ...]:
+    """All wordings of a target; one for free text, and for a target that is asked for in words of somebody's own."""
+    if prompt.target is None:
+        return (prompt.text,)
+    known = tuple(class_text(TARGETS[prompt.target], modality, template) for template in TEMPLATES)
+    return known if prompt.text in known else (prompt.text,)
 
+
+COUNTERPARTS: dict[str, tuple[str, ...]] = {
+    "optic_cup": ("optic_disc",),
+    "microaneurysm": ("intraretinal_fluid",),
+    "hard_exudate": ("intraretinal_fluid",),
+    "intraretinal_fluid": ("hard_exudate",),
+    "pigment_epithelial_detachment": ("drusen",),
+    "drusen": ("geographic_atrophy",),
+    "soft_exudate": ("non_perfusion",),
+    "non_perfusion": ("soft_exudate",),
+    "brvo_area": ("haemorrhage", "non_perfusion"),
+    "rpe_bm_complex": ("geographic_atrophy",),
+}
+"""What the same disease or structure shows where the target itself is not seen; a suggestion, never used unasked."""
 
 def _normal(text: str) -> str:
     return " ".join(text.replace("_", " ").lower().split())
 
+
+_MODALITY_BY_WORD: dict[str, Modality] = {
+    _normal(re.sub("^an? ", "", word)): modality for modality, terms in MODALITIES.items()
+    for word in (modality.value, terms.name, terms.signature, *terms.synonyms)
+}
 
 _BY_WORD: dict[str, Target] = {
     _normal(word): target for target in TARGETS.values() for word in (target.id, target.name, *target.synonyms)

@@ -133,9 +133,10 @@ class VolumeLinks:
         return int(table[instance]) if instance < len(table) else instance
 
     def relabel_result(self, result: SliceResult) -> SliceResult:
-        """Return a slice with the numbers of the volume."""
+        """Return a slice with the numbers of the volume; what was removed is not sure, so it leaves the inner masks."""
         masks = {label: self.relabel(label, result.index, mask) for label, mask in result.masks.items()}
-        return replace(result, masks=masks, boxes=self.relabel_boxes(result.boxes))
+        inner = {label: plane & (masks[label] > 0) for label, plane in result.inner.items()}
+        return replace(result, masks=masks, boxes=self.relabel_boxes(result.boxes), inner=inner)
 
 
 def number_objects(linker: SliceLinker) -> VolumeLinks:
@@ -197,6 +198,10 @@ def link_slices(results: Iterable[SliceResult], spacing: tuple[float, ...] | Non
     return linked
 
 
+PLANES = ("masks", "uncertainty", "inner", "outer")
+"""Fields of a `SliceResult` that hold a (y, x) plane for each label."""
+
+
 class LinkedResults:
     """Slices of a volume, compressed in memory or a temporary file, that come out with the numbers of `links`."""
 
@@ -204,28 +209,28 @@ class LinkedResults:
 
     def __init__(self) -> None:
         self._spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives as long as the results
-        self._kept: list[tuple[SliceResult, dict[str, tuple[int, int]]]] = []
+        self._kept: list[tuple[SliceResult, dict[str, dict[str, _Place]]]] = []
 
     def keep(self, result: SliceResult) -> None:
         """Put a slice away."""
-        where = {}
+        where: dict[str, dict[str, _Place]] = {}
+        bare: dict[str, dict[str, np.ndarray]] = {}
         self._spool.seek(0, 2)
-        for label, mask in result.masks.items():
-            packed = zlib.compress(np.ascontiguousarray(mask, np.uint16).tobytes(), level=1)
-            where[label] = (self._spool.tell(), len(packed))
-            self._spool.write(packed)
-        shape = next(iter(result.masks.values())).shape if result.masks else (0, 0)
-        # A mask of no size stands for the one in the file.
-        empty = {label: np.empty((0, shape[1]), np.uint16) for label in result.masks}
-        self._kept.append((replace(result, masks=empty), where))
+        for name in PLANES:
+            planes = getattr(result, name)
+            where[name] = {label: self._put(plane) for label, plane in planes.items()}
+            # A plane of no size stands for the one in the file.
+            bare[name] = {label: np.empty((0, plane.shape[1]), plane.dtype) for label, plane in planes.items()}
+        self._kept.append((replace(result, **bare), where))
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def __iter__(self) -> Iterator[SliceResult]:
         for result, where in self._kept:
-            masks = {label: self._mask(*place) for label, place in where.items()}
-            yield self.links.relabel_result(replace(result, masks=masks))
+            planes = {name: {label: self._get(place) for label, place in places.items()}
+                      for name, places in where.items()}
+            yield self.links.relabel_result(replace(result, **planes))
 
     def close(self) -> None:
         """Give memory and temporary file back."""
@@ -238,9 +243,25 @@ class LinkedResults:
                  trace: TracebackType | None) -> None:
         self.close()
 
-    def _mask(self, start: int, size: int) -> np.ndarray:
-        self._spool.seek(start)
-        return np.frombuffer(zlib.decompress(self._spool.read(size)), np.uint16).reshape(self.links.plane_shape)
+    def _put(self, plane: np.ndarray) -> _Place:
+        packed = zlib.compress(np.ascontiguousarray(plane).tobytes(), level=1)
+        start = self._spool.tell()
+        self._spool.write(packed)
+        return _Place(start, len(packed), plane.dtype)
+
+    def _get(self, place: _Place) -> np.ndarray:
+        self._spool.seek(place.start)
+        pixels = zlib.decompress(self._spool.read(place.size))
+        return np.frombuffer(pixels, place.dtype).reshape(self.links.plane_shape)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a plane lies in the temporary file."""
+
+    start: int
+    size: int
+    dtype: np.dtype
 
 
 def _one_chain_per_whole(table: pd.DataFrame, chain: np.ndarray) -> np.ndarray:

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Layer, Shapes
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFormLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from napari_claps._layers import LayerSource
+from napari_claps._layers import KEY, LayerSource
+from napari_claps._widgets._advanced import AdvancedOptions
 from napari_claps._widgets._bundle_combo import BundleCombo
 from napari_claps._widgets._layer_combo import LayerCombo
 from napari_claps._widgets._modality_combo import ModalityCombo
+from napari_claps._widgets._region import region_of
 from napari_claps._widgets._run import State
 from napari_claps._widgets._slice_choice import SliceChoice
 from napari_claps._widgets._target_list import TargetList
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.settings import Settings
-from napari_claps.types import Modality
+from napari_claps.types import Modality, ModalityGuess
 from napari_claps.vocabulary import make_prompt
-
-_DEVICES = {
-    "auto": "the fastest device of this computer",
-    "cpu": "the processor: works everywhere",
-    "cuda": "an NVIDIA GPU",
-    "mps": "an Apple GPU",
-}
 
 
 class SegmentForm(QWidget):
-    """Image, modality, targets, slices, model and the Run button.
+    """Image, modality, targets, slices, region, model and the Run button.
 
     Signals
     -------
@@ -55,16 +40,17 @@ class SegmentForm(QWidget):
     def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = State.IDLE
-        self.layer_combo = LayerCombo(viewer)
+        self.layer_combo = LayerCombo(viewer, _can_be_segmented)
         self.modality_combo = ModalityCombo()
         self.target_list = TargetList()
         self.free_text = QLineEdit()
         self.slice_choice = SliceChoice()
+        self.region_combo = LayerCombo(viewer, _can_hold_region, nothing="whole image")
         self.bundle_combo = BundleCombo(Settings().bundle)
-        self.device_combo = QComboBox()
-        self.score = QDoubleSpinBox()
-        self.replace = QCheckBox("replace earlier results of this image")
+        self.advanced = AdvancedOptions()
+        self.warning = QLabel()
         self.run_button = QPushButton("Run")
+        self.doubts_button = QPushButton()
         self.status = QLabel()
         self._slices_label = QLabel("Slices")
         self._fill()
@@ -91,8 +77,18 @@ class SegmentForm(QWidget):
         manifest = self.bundle_combo.manifest()
         if manifest is None:
             raise InputError("No model bundle is installed. Choose the folder of one under 'Model'.")
-        threshold = None if self.score.value() < 0 else round(self.score.value(), 4)
-        return Settings(bundle=str(manifest.folder), device=self.device_combo.currentText(), score_threshold=threshold)
+        return self.advanced.settings(str(manifest.folder))
+
+    def region(self) -> tuple[int, int, int, int] | None:
+        """The chosen region as (y0, x0, y1, x1) in pixels, or None for the whole image.
+
+        Raises
+        ------
+        InputError
+            If the chosen layer has no rectangle on the image.
+        """
+        shapes = self.region_combo.layer()
+        return None if shapes is None else region_of(shapes, self.layer())
 
     def say(self, text: str) -> None:
         """Show `text` under the button."""
@@ -103,6 +99,16 @@ class SegmentForm(QWidget):
         if self._state is State.IDLE:
             self.status.setText(text)
 
+    def show_guess(self, guess: ModalityGuess | None, *, why_not: str = "") -> None:
+        """Show the modality that was found, or with None why none was."""
+        self.modality_combo.show_guess(guess, why_not=why_not)
+        self._check_modality()
+
+    def offer_doubts(self, number: int) -> None:
+        """Show a button that lists the doubtful places of the last run, if there are any."""
+        self.doubts_button.setText(f"{number} doubtful place{'s' * (number != 1)}…")
+        self.doubts_button.setVisible(number > 0)
+
     def show_state(self, state: State) -> None:
         """Make the button what `state` needs."""
         self._state = state
@@ -110,6 +116,7 @@ class SegmentForm(QWidget):
             State.IDLE: ("Run", "Start (Ctrl+Return)"),
             State.RUNNING: ("Cancel", "Stop after this slice; finished slices stay (Escape)"),
             State.CANCELLING: ("Cancelling…", "Stops after this slice"),
+            State.LINKING: ("Linking…", "Objects get one number across the B-scans"),
         }[state]
         self.run_button.setText(text)
         self.run_button.setToolTip(tip)
@@ -120,16 +127,12 @@ class SegmentForm(QWidget):
         self.free_text.setPlaceholderText("or your own words; separated by ;")
         self.free_text.setToolTip("Anything else to look for: a synonym, an abbreviation or free text,\n"
                                   "for example: CWS; bright dots near the fovea")
-        for device, tip in _DEVICES.items():
-            self.device_combo.addItem(device)
-            self.device_combo.setItemData(self.device_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.device_combo.setToolTip("Where to compute; auto takes the fastest device of this computer")
-        self.score.setRange(-0.05, 1.0)
-        self.score.setSingleStep(0.05)
-        self.score.setSpecialValueText("as trained")  # shown at the minimum, which stands for None
-        self.score.setValue(self.score.minimum())
-        self.score.setToolTip("Lowest score of an object that is kept;\n'as trained' is the model's own per target.")
-        self.replace.setToolTip("Otherwise a new run makes new layers and leaves the others alone.")
+        self.region_combo.setToolTip("A Shapes layer with a rectangle: only what is in it is looked at.")
+        self.warning.setWordWrap(True)
+        self.warning.setStyleSheet("color: #e69f00;")  # an orange that is seen in the dark and in the light theme
+        self.warning.hide()
+        self.doubts_button.setToolTip("List the places of this volume that somebody should look at")
+        self.doubts_button.hide()
         self.status.setWordWrap(True)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
@@ -139,14 +142,14 @@ class SegmentForm(QWidget):
         for label, field in (
             (QLabel("Image"), self.layer_combo), (QLabel("Modality"), self.modality_combo),
             (QLabel("Look for"), self.target_list), (QLabel(), self.free_text),
-            (self._slices_label, self.slice_choice), (QLabel("Model"), self.bundle_combo),
-            (QLabel("Device"), self.device_combo), (QLabel("Score from"), self.score),
+            (self._slices_label, self.slice_choice), (QLabel("Region"), self.region_combo),
+            (QLabel("Model"), self.bundle_combo),
         ):
             fields.addRow(label, field)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(fields)
-        for widget in (self.replace, self.run_button, self.status):
+        for widget in (self.advanced, self.warning, self.run_button, self.status, self.doubts_button):
             layout.addWidget(widget)
         layout.addStretch(1)
         self.setMinimumWidth(280)
@@ -160,6 +163,7 @@ class SegmentForm(QWidget):
         self.run_button.clicked.connect(self._press)
         self.layer_combo.layer_changed.connect(self._show_image)
         self.modality_combo.modality_changed.connect(self._offer_targets)
+        self.modality_combo.currentIndexChanged.connect(self._check_modality)
         self.bundle_combo.bundle_changed.connect(self._on_bundle)
         self.target_list.targets_changed.connect(self._refresh_button)
         self.free_text.textChanged.connect(self._check_words)
@@ -190,6 +194,12 @@ class SegmentForm(QWidget):
         self._offer_targets(self.modality_combo.modality())
         self.image_changed.emit()
 
+    def _check_modality(self) -> None:
+        """Warn, before the run, of a choice that is not what the image looks like."""
+        problem = self.modality_combo.disagreement()
+        self.warning.setText(problem and f"{problem} Results may be meaningless.")
+        self.warning.setVisible(bool(problem))
+
     def _offer_targets(self, modality: Modality | None) -> None:
         manifest = self.bundle_combo.manifest()
         pairs = [pair for pair in manifest.pairs if pair.modality == modality] if manifest is not None else []
@@ -214,3 +224,13 @@ class SegmentForm(QWidget):
                     problem = str(error)
         self.hint(problem)
         self._refresh_button()
+
+
+def _can_be_segmented(layer: Layer) -> bool:
+    """Whether the layer is an image, and not one that tells of a result."""
+    return isinstance(layer, Image) and (layer.metadata.get(KEY) or {}).get("content") != "uncertainty"
+
+
+def _can_hold_region(layer: Layer) -> bool:
+    """Whether the layer holds shapes that somebody drew, or boxes; lines of the device are none."""
+    return isinstance(layer, Shapes) and (layer.metadata.get(KEY) or {}).get("content", "boxes") == "boxes"

@@ -50,6 +50,18 @@ class ModalityCombo(QComboBox):
             return ModalityGuess(Modality(chosen), None, "user")
         return self._guess
 
+    def disagreement(self) -> str:
+        """What to tell the user whose choice is not what the image looks like; empty if it is, or if nobody knows."""
+        chosen, seen = self.modality(), self._guess
+        if seen is None or chosen is seen.modality:
+            return ""
+        names = MODALITIES[chosen].name, MODALITIES[seen.modality].name
+        if seen.probability is None:
+            return f"You chose {names[0]}, but the file says {names[1]}."
+        own = seen.probabilities.get(str(chosen))
+        against = f", {names[0]} {own:.0%}" if own is not None else ""
+        return f"You chose {names[0]}, but the image looks like {names[1]} ({seen.probability:.0%}{against})."
+
     def is_automatic(self) -> bool:
         """Whether the user left the choice to the program."""
         return self.currentIndex() == _AUTO

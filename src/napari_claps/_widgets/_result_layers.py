@@ -1,12 +1,14 @@
-"""The layers of one run: filled slice by slice, on the main thread."""
+"""The layers of one run: filled slice by slice, renumbered at the end, on the main thread."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Labels, Shapes
+from napari.layers import Image, Labels, Shapes
 
 from napari_claps._layers import (
     KEY,
@@ -16,18 +18,22 @@ from napari_claps._layers import (
     box_features,
     box_style,
     mask_colormap,
+    plain,
     spatial_metadata,
 )
-from napari_claps.types import Box, SliceResult
+from napari_claps.types import Box, BoxSource, SliceResult
 from napari_claps.vocabulary import TARGETS
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+
+    from napari_claps._engine import Linked
 
 
 class ResultLayers:
     """One Labels layer per target and one Shapes layer of boxes, made at the first result.
+
+    Where the results have an uncertainty, there is an Image layer of it for every target, too.
 
     Parameters
     ----------
@@ -48,9 +54,13 @@ class ResultLayers:
         self.image = image
         self.number = number
         self.masks: dict[str, Labels] = {}
+        self.uncertainty: dict[str, Image] = {}
         self.boxes: Shapes | None = None
         self.found: dict[str, int] = {}
         """Number of slices in which each target was found."""
+        self.objects: dict[str, int] = {}
+        """Number of objects of each target in the volume; empty unless they are linked."""
+        self.n_doubts = 0
         self._viewer = viewer
         self._place = spatial_metadata(image)
         self._shape = source.shape
@@ -62,9 +72,9 @@ class ResultLayers:
         self._changed: set[str] = set()
         self._first_label = ""
 
-    def layers(self) -> list[Labels | Shapes]:
+    def layers(self) -> list[Image | Labels | Shapes]:
         """Layers of this run that are still in the viewer."""
-        made = [*self.masks.values(), *([self.boxes] if self.boxes is not None else [])]
+        made = [*self.uncertainty.values(), *self.masks.values(), *([self.boxes] if self.boxes is not None else [])]
         return [layer for layer in made if layer in self._viewer.layers]
 
     def is_wanted(self) -> bool:
@@ -78,9 +88,13 @@ class ResultLayers:
         for label, mask in result.masks.items():
             layer = self.masks[label]
             if layer in self._viewer.layers:
-                target = layer.data[result.index] if len(self._shape) == 3 else layer.data
-                target[...] = mask
+                self._plane(layer, result.index)[...] = mask
                 self._count(label, mask)
+                self._changed.add(label)
+        for label, entropy in result.uncertainty.items():
+            layer = self.uncertainty[label]
+            if layer in self._viewer.layers:
+                self._plane(layer, result.index)[...] = entropy
                 self._changed.add(label)
         self._new_boxes += result.boxes
         self._note_presence(result)
@@ -92,10 +106,59 @@ class ResultLayers:
             if layer in self._viewer.layers:
                 layer.refresh()
                 layer.features = self._features(label)
+            if self.uncertainty.get(label) in self._viewer.layers:
+                self.uncertainty[label].refresh()
         self._changed.clear()
         if self._new_boxes and self.boxes in self._viewer.layers:
             self._show_boxes(self._new_boxes)
         self._new_boxes = []
+
+    def renumber(self, linked: Linked) -> Iterator[None]:
+        """Give the objects the numbers of the volume, a plane at a time; what was painted meanwhile stays."""
+        links = linked.links
+        self._tables = {label: {} for label in self.masks}
+        self.found = dict.fromkeys(self.masks, 0)
+        for label, index in links.objects[["label", "slice"]].drop_duplicates().itertuples(index=False):
+            layer = self.masks[label]
+            if layer in self._viewer.layers:
+                plane = self._plane(layer, index)
+                plane[...] = links.relabel(label, index, plane)
+                self._count(label, plane)
+                self.found[label] += bool(plane.any())
+                self._changed.add(label)
+                yield
+        self.objects = {label: len(self._tables[label]) for label in self.masks}
+        self.n_doubts = len(linked.doubts)
+        self._renumber_boxes(linked)
+        self.flush()
+        for label, layer in self.masks.items():
+            doubts = [plain(dataclasses.asdict(d)) for d in linked.doubts if d.label == label]
+            known = layer.metadata[KEY] | {"linked": True, "doubts": doubts}
+            layer.metadata = {**layer.metadata, KEY: known}  # set, not changed in place: who lists the doubts is told
+
+    def _renumber_boxes(self, linked: Linked) -> None:
+        """Give the boxes numbers and scores of the volume, and take away those of objects that are no more."""
+        layer = self.boxes
+        if layer not in self._viewer.layers:
+            return
+        table, gone = layer.features.copy(), set()
+        for row, found in enumerate(table.itertuples(index=False)):
+            if found.source == BoxSource.USER:
+                continue
+            box = Box(0, 0, 0, 0, found.label, found.score, int(found.slice), int(found.instance))
+            for kept in linked.links.relabel_boxes([box]):
+                table.loc[row, ["instance", "score"]] = kept.instance, kept.score
+                break
+            else:
+                gone.add(row)
+        layer.features = table
+        if gone:
+            layer.selected_data = gone
+            layer.remove_selected()
+
+    def _plane(self, layer: Image | Labels, index: int) -> np.ndarray:
+        """The pixels of a slice, to be written to."""
+        return layer.data[index] if len(self._shape) == 3 else layer.data
 
     def _make(self, result: SliceResult) -> None:
         suffix = f" (run {self.number})" if self.number > 1 else ""
@@ -111,15 +174,29 @@ class ResultLayers:
                                         presence={}),
                 **self._place,
             )
+        for label in result.uncertainty:
+            self.uncertainty[label] = self._uncertainty_layer(result, label, suffix)
         ndim = len(self._shape)
         self.boxes = Shapes(
             None, ndim=ndim, name=f"boxes{suffix}", features=box_features(()), **box_style(self._shape[-2:]),
             metadata=self._metadata(result, "boxes", labels=[p.label for p in result.prompts]), **self._place,
         )
-        for layer in (*self.masks.values(), self.boxes):
+        for layer in (*self.uncertainty.values(), *self.masks.values(), self.boxes):
             self._viewer.add_layer(layer)
         self._first_label = result.prompts[0].label
         self._default_box()
+
+    def _uncertainty_layer(self, result: SliceResult, label: str, suffix: str) -> Image:
+        """Entropy per pixel in bits, NaN in slices that are not done.
+
+        Half precision is finer than any estimate of it, and no larger than the masks.
+        """
+        name = TARGETS[label].name if label in TARGETS else label
+        return Image(
+            np.full(self._shape, np.nan, np.float16), name=f"uncertainty {name}{suffix}", contrast_limits=(0, 1),
+            colormap="inferno", blending="additive", visible=not self.uncertainty,
+            metadata=self._metadata(result, "uncertainty", label=label, unit="bit"), **self._place,
+        )
 
     def _metadata(self, result: SliceResult, content: str, **more: Any) -> dict[str, Any]:
         guess = result.modality

@@ -1,9 +1,9 @@
-"""One run at a time: from Run to the last slice, or to Cancel."""
+"""One run at a time: from Run to the last slice, or to Cancel, and to the numbers of the volume."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -12,14 +12,17 @@ from napari.utils.notifications import show_info
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_claps._layers import LayerSource
+from napari_claps._engine import Engine, Failure, Linked, Request
 from napari_claps._widgets._result_layers import ResultLayers
-from napari_claps._worker import Engine, Failure, Job, start_job
-from napari_claps.settings import Settings
-from napari_claps.types import ModalityGuess, SliceResult
+from napari_claps._worker import Job, start_job
+from napari_claps.linking import SliceLinker
+from napari_claps.types import SliceResult
 
 REDRAW = 200
 """Least milliseconds between two redraws of the results: painting must not slow the run."""
+
+TURN = 0.01
+"""Seconds for which planes are renumbered before the window gets its turn."""
 
 
 class State(Enum):
@@ -28,6 +31,7 @@ class State(Enum):
     IDLE = auto()
     RUNNING = auto()
     CANCELLING = auto()
+    LINKING = auto()
 
 
 class Run(QObject):
@@ -56,27 +60,35 @@ class Run(QObject):
         self._results: ResultLayers | None = None
         self._total = 0
         self._times: list[float] = []
+        self._linker: SliceLinker | None = None
+        self._outcome: Failure | None = None
+        self._cancelled = False
+        self._planes: Iterator[None] = iter(())
         self._redraw = QTimer(self, singleShot=True, interval=REDRAW)
         self._redraw.timeout.connect(self._flush)
+        self._turns = QTimer(self, interval=0)
+        self._turns.timeout.connect(self._renumber)
         viewer.layers.events.removed.connect(self._on_layer_removed)
 
-    def start(self, results: ResultLayers, source: LayerSource, targets: Sequence[str], settings: Settings,
-              modality: ModalityGuess | None, slices: Sequence[int] | None) -> None:
-        """Segment `source` into `results`."""
+    def start(self, results: ResultLayers, request: Request) -> None:
+        """Segment what is requested into `results`."""
         self._results = results
-        self._total = results.n_slices if slices is None else len(slices)
+        self._linker = request.linker()
+        self._cancelled = False
+        self._total = request.n_slices
         self._times = [time.monotonic()]
         self._set_state(State.RUNNING)
         self.progressed.emit("Preparing…")
         self._job = start_job(
-            self._engine.run, source, targets, settings, modality, slices,
-            on_result=self._receive, on_end=self._finish, parent=self, threads=self._threads,
-            progress={"total": self._total, "desc": f"Segmenting {source.name}"},
+            self._engine.run, request, self._linker,
+            on_result=self._receive, on_end=self._link, parent=self, threads=self._threads,
+            progress={"total": self._total, "desc": f"Segmenting {request.source.name}"},
         )
 
     def cancel(self) -> None:
         """Stop after the slice in work; what is finished stays."""
         if self.state is State.RUNNING:
+            self._cancelled = True
             self._set_state(State.CANCELLING)
             if self._job is not None:
                 self._job.cancel()
@@ -109,13 +121,45 @@ class Run(QObject):
             text += f", about {_duration(per_slice * (self._total - done))} left"
         return text
 
-    def _finish(self, outcome: Failure | None) -> None:
+    def _link(self, outcome: Failure | None) -> None:
+        """All slices are there that will come, and their objects get the numbers of the volume."""
+        self._outcome = outcome
         self._redraw.stop()
         self._flush()
-        results, cancelled = self._results, self.state is State.CANCELLING
-        self._results = self._job = None
+        linker, results = self._linker, self._results
+        if linker is None or len(linker.slices) < 2 or results is None or not results.is_wanted():
+            self._finish()
+            return
+        self._set_state(State.LINKING)
+        self._job = start_job(self._engine.link, linker, on_result=self._on_linked, parent=self, threads=self._threads)
+
+    def _on_linked(self, linked: Linked | Failure) -> None:
+        if isinstance(linked, Failure):
+            self._outcome = self._outcome or linked
+            self._finish()
+            return
+        # The layers may have been painted on, and only this thread touches them: so the numbers are put into
+        # them here, a few planes at a time.
+        self._planes = self._results.renumber(linked)
+        if self._threads:
+            self._turns.start()
+        else:
+            self._renumber(seconds=float("inf"))
+
+    def _renumber(self, seconds: float = TURN) -> None:
+        end = time.monotonic() + seconds
+        while self._results.is_wanted() and next(self._planes, self) is not self:
+            if time.monotonic() >= end:
+                return  # until the next tick
+        self._turns.stop()
+        self._finish()
+
+    def _finish(self) -> None:
+        results = self._results
+        self._results = self._job = self._linker = None
+        self._planes = iter(())
         self._set_state(State.IDLE)
-        self.ended.emit(results, outcome, cancelled)
+        self.ended.emit(results, self._outcome, self._cancelled)
 
     def _set_state(self, state: State) -> None:
         self.state = state

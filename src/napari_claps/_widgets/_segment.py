@@ -6,21 +6,22 @@ import time
 from typing import Any
 
 import numpy as np
-from napari.components import ViewerModel
 from napari.layers import Image
 from napari.utils.notifications import notification_manager, show_error
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_claps import __version__
+from napari_claps._engine import Engine, Failure, Request
 from napari_claps._layers import LayerSource
 from napari_claps._widgets._detection import ModalityDetection
 from napari_claps._widgets._form import SegmentForm
+from napari_claps._widgets._prompt_check import GOOD, PromptCheckDialog
 from napari_claps._widgets._result_layers import ResultLayers
 from napari_claps._widgets._run import Run, State
-from napari_claps._worker import Engine, Failure
+from napari_claps._worker import start_job
 from napari_claps.errors import ClapsError, InputError
-from napari_claps.settings import Settings
+from napari_claps.prompt_check import PromptCheck
 from napari_claps.types import ModalityGuess
 
 UNSURE = 0.6
@@ -39,9 +40,10 @@ class SegmentWidget(QWidget):
 
     def __init__(self, napari_viewer: Viewer, *, threads: bool = True) -> None:
         super().__init__()
-        self._viewer: ViewerModel = napari_viewer
+        self._viewer = napari_viewer
         self._earlier: list[ResultLayers] = []
-        engine = Engine()
+        self._threads = threads
+        self._engine = engine = Engine()
         self.form = SegmentForm(napari_viewer)
         self.detection = ModalityDetection(engine, self, threads=threads)
         self.runner = Run(napari_viewer, engine, self, threads=threads)
@@ -55,6 +57,8 @@ class SegmentWidget(QWidget):
         self.runner.state_changed.connect(self.form.show_state)
         self.runner.progressed.connect(self.form.say)
         self.runner.ended.connect(self._on_end)
+        self.form.doubts_button.clicked.connect(self.show_doubts)
+        self.form.advanced.check_button.clicked.connect(self.check_prompts)
         self._on_image()
 
     def run(self) -> None:
@@ -65,26 +69,70 @@ class SegmentWidget(QWidget):
         try:
             if layer is None:
                 raise InputError("There is no image layer. Open an image first.")
-            source, settings, wanted = LayerSource.of(layer), form.settings(), form.wanted()
-            slices = None
-            if layer.ndim == 3:
-                view = self._slice_in_view(layer) if form.slice_choice.needs_current() else 0
-                slices = form.slice_choice.indices(view)
-            if not wanted:
-                raise InputError("Nothing to look for. Tick a target, or write words.")
+            request = self._request(layer)
         except ClapsError as error:
             self._fail(error)
             return
+        form.offer_doubts(0)
         number = 1 + max((results.number for results in self._runs_of(layer)), default=0)
-        results = ResultLayers(self._viewer, layer, source, number=number,
-                               provenance=self._provenance(source, settings, wanted, slices, number))
-        self.runner.start(results, source, wanted, settings, form.modality_combo.guess(), slices)
+        results = ResultLayers(self._viewer, layer, request.source, number=number,
+                               provenance=self._provenance(request, number))
+        self.runner.start(results, request)
+
+    def check_prompts(self) -> None:
+        """Look at the slice in view again with other words, and show whether its masks depend on the text."""
+        button, layer = self.form.advanced.check_button, self.form.layer()
+        if not button.isEnabled():
+            return
+        try:
+            if layer is None:
+                raise InputError("There is no image layer. Open an image first.")
+            request = self._request(layer)
+            index = self._slice_in_view(layer) if layer.ndim == 3 else 0
+        except ClapsError as error:
+            self._fail(error)
+            return
+        button.setEnabled(False)
+        self.form.hint("Checking the prompts…")
+        start_job(self._engine.check_prompts, request, index, on_result=self._on_check, parent=self,
+                  threads=self._threads)
+
+    def _on_check(self, check: PromptCheck | Failure) -> None:
+        self.form.advanced.check_button.setEnabled(True)
+        if isinstance(check, Failure):
+            self._fail(check.error)
+            return
+        self.form.hint("\n".join(check.warnings) or GOOD)
+        self.check_dialog = PromptCheckDialog(check, self)
+        self.check_dialog.show()
+
+    def show_doubts(self) -> None:
+        """Open the list of doubtful places beside this widget."""
+        dock, _ = self._viewer.window.add_plugin_dock_widget("napari-claps", "Doubtful places")
+        dock.show()
+
+    def _request(self, layer: Image) -> Request:
+        """What is chosen in the form, read once.
+
+        Raises
+        ------
+        InputError
+            If it cannot be run.
+        """
+        form = self.form
+        source, settings, wanted, slices = LayerSource.of(layer), form.settings(), form.wanted(), None
+        if layer.ndim == 3:
+            view = self._slice_in_view(layer) if form.slice_choice.needs_current() else 0
+            slices = form.slice_choice.indices(view)
+        if not wanted:
+            raise InputError("Nothing to look for. Tick a target, or write words.")
+        return Request(source, wanted, settings, form.modality_combo.guess(), slices, form.region())
 
     def _on_image(self) -> None:
         """Another image or bundle was chosen: which modality is it?"""
         layer = self.form.layer()
         self.detection.forget()
-        self.form.modality_combo.show_guess(None, why_not="detecting…" if layer is not None else "")
+        self.form.show_guess(None, why_not="detecting…" if layer is not None else "")
         if layer is None:
             return
         try:
@@ -94,29 +142,32 @@ class SegmentWidget(QWidget):
 
     def _on_modality(self, guess: ModalityGuess | Failure) -> None:
         if isinstance(guess, ModalityGuess):
-            self.form.modality_combo.show_guess(guess)
+            self.form.show_guess(guess)
             if guess.probability is not None and guess.probability < UNSURE:
                 self.form.hint("The modality is uncertain: please check it.")
         else:
-            self.form.modality_combo.show_guess(None, why_not="not detected")
+            self.form.show_guess(None, why_not="not detected")
             error = guess.error
             text = str(error) if isinstance(error, ClapsError) else f"{type(error).__name__}: {error}"
             self.form.hint(f"The modality was not detected. {text}")
 
     def _on_end(self, results: ResultLayers, outcome: Failure | None, cancelled: bool) -> None:
         layers = results.layers()
-        if layers and self.form.replace.isChecked() and outcome is None and not cancelled:
+        if layers and self.form.advanced.replace.isChecked() and outcome is None and not cancelled:
             for earlier in self._runs_of(results.image):
                 for layer in earlier.layers():
                     self._viewer.layers.remove(layer)
         if layers:
             self._earlier.append(results)
+            self.form.offer_doubts(results.n_doubts)
         if outcome is not None:
             self._fail(outcome.error)
             return
         lines = [f"{'Cancelled' if cancelled else 'Done'}: {self.runner.summary()}"]
         for label, n_slices in results.found.items():
-            where = "found" if results.n_slices == 1 else f"in {n_slices} slices"
+            where = "found" if results.n_slices == 1 else f"in {_count(n_slices, 'slice')}"
+            if label in results.objects:
+                where = f"{_count(results.objects[label], 'object')} {where}"
             lines.append(f"{label}: {where if n_slices else 'absent'}")
         self.form.say("\n".join(lines))
 
@@ -141,14 +192,19 @@ class SegmentWidget(QWidget):
         self._earlier = [results for results in self._earlier if results.layers()]
         return [results for results in self._earlier if results.image is image]
 
-    def _provenance(self, source: LayerSource, settings: Settings, wanted: list[str], slices: list[int] | None,
-                    number: int) -> dict[str, Any]:
-        manifest = self.form.bundle_combo.manifest()
+    def _provenance(self, request: Request, number: int) -> dict[str, Any]:
+        manifest, source, settings = self.form.bundle_combo.manifest(), request.source, request.settings
         return {
             "version": __version__, "method": settings.method, "bundle": manifest.name,
             "bundle_version": manifest.version, "bundle_sha256": manifest.sha256, "device": settings.device,
-            "score_threshold": settings.score_threshold, "seed": settings.seed, "targets": wanted, "slices": slices,
+            "score_threshold": settings.score_threshold, "link_slices": settings.link_slices,
+            "uncertainty": settings.uncertainty, "seed": settings.seed, "targets": list(request.targets),
+            "slices": request.slices and list(request.slices), "region": request.region and list(request.region),
             "source": source.name, "shape": list(source.shape), "laterality": source.laterality,
             "spacing_mm": source.spacing and list(source.spacing), "spacing_source": str(source.spacing_source),
             "run": number, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from PIL import Image
 
 from napari_claps.errors import InputError
+from napari_claps.io.units import mm_per
 from napari_claps.vocabulary import find_target
 
 FIELD_OF_VIEW = "fov"
 """Channel or folder that holds the field of view; it is no target."""
-
-MM_PER_UNIT = {"µm": 1e-3, "um": 1e-3, "μm": 1e-3, "nm": 1e-6, "mm": 1.0, "cm": 10.0, "m": 1e3}
 
 
 class Labels(Protocol):
@@ -52,7 +52,7 @@ class LabelTiff:
         try:
             with tifffile.TiffFile(self.source) as file:
                 planes = [file.series[0].pages[i].asarray() for i in self.pages[name]]
-        except (OSError, ValueError, IndexError, AttributeError, tifffile.TiffFileError) as error:
+        except Exception as error:  # damaged bytes make the parsers raise anything
             raise InputError(f"{self.source}: is damaged or truncated ({error}).") from error
         return np.stack(planes).reshape(self.shape)
 
@@ -92,24 +92,24 @@ def read_labels(path: Path) -> LabelTiff:
         If it cannot be read, has no channel names, or has colour or time.
     """
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, _multifile=False) as file:
             if not file.is_ome or not file.series:
                 raise InputError(f"{path}: is no OME-TIFF; the channel names that say what each mask is are missing.")
             axes, shape = file.series[0].get_axes(squeeze=False), file.series[0].get_shape(squeeze=False)
-            pixels = _first(tifffile.xml2dict(file.ome_metadata)["OME"]["Image"])["Pixels"]
-    except (OSError, ValueError, KeyError, tifffile.TiffFileError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read as OME-TIFF ({error}).") from error
+            pixels = _pixels_element(file.ome_metadata)
+            spacing = {axis: _millimetres(pixels, axis) for axis in "ZYX"}
+    except InputError:
+        raise
+    except Exception as error:  # damaged bytes make the parsers of TIFF and XML raise anything
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise InputError(f"{path}: cannot be read as OME-TIFF ({reason}). It is damaged or truncated.") from error
     if {axis for axis, n in zip(axes, shape, strict=True) if n > 1} - set("CZYX"):
         raise InputError(f"{path}: has axes {axes} {shape}; masks have only channel, z, y and x (no colour, no time).")
     size = {axis: n for axis, n in zip(axes, shape, strict=True) if axis in "CZYX"}
     *outer, height, width = size
     if (height, width) != ("Y", "X"):
         raise InputError(f"{path}: has axes {axes}; a page must be one (y, x) plane.")
-    channels = pixels.get("Channel", [])
-    channels = channels if isinstance(channels, list) else [channels]
-    names = [canonical_name(str(channel.get("Name", ""))) for channel in channels]
+    names = [canonical_name(channel.get("Name", "")) for channel in pixels.findall("{*}Channel")]
     if len(names) != size.get("C", 1) or not all(names) or len(set(names)) < len(names):
         raise InputError(
             f"{path}: {size.get('C', 1)} channels have the names {names}; "
@@ -121,11 +121,12 @@ def read_labels(path: Path) -> LabelTiff:
     pages = pages.reshape(len(names), -1)
     n_slices = pages.shape[1]
     plane = (size["Y"], size["X"])
+    known = [spacing[axis] for axis in ("YX" if n_slices == 1 else "ZYX")]
     return LabelTiff(
         source=path,
         names=tuple(names),
         shape=plane if n_slices == 1 else (n_slices, *plane),
-        spacing=_spacing(pixels, "YX" if n_slices == 1 else "ZYX"),
+        spacing=None if None in known else tuple(known),
         pages={name: tuple(int(i) for i in row) for name, row in zip(names, pages, strict=True)},
     )
 
@@ -162,20 +163,17 @@ def canonical_name(name: str) -> str:
     return target.id if target else name.strip()
 
 
-def _spacing(pixels: Mapping[str, Any], axes: str) -> tuple[float, ...] | None:
-    """mm per axis; None unless the file gives all of them in a unit of length."""
-    sizes = []
-    for axis in axes:
-        unit = MM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        value = pixels.get(f"PhysicalSize{axis}")
-        if unit is None or value is None or not float(value) > 0:
-            return None
-        sizes.append(float(value) * unit)
-    return tuple(sizes)
+def _pixels_element(ome: str | None) -> ElementTree.Element:
+    pixels = ElementTree.fromstring(ome or "").find(".//{*}Image/{*}Pixels")
+    if pixels is None:
+        raise ValueError("its description has no Pixels")
+    return pixels
 
 
-def _first(item: Any) -> Any:
-    return item[0] if isinstance(item, list) else item
+def _millimetres(pixels: ElementTree.Element, axis: str) -> float | None:
+    """Size of a pixel along X, Y or Z; None unless the file gives it in a unit of length."""
+    value, factor = pixels.get(f"PhysicalSize{axis}"), mm_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    return float(value) * factor if value is not None and factor is not None and float(value) > 0 else None
 
 
 def _literal(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from napari_claps.evaluate.boxes import SliceBoxes, object_boxes
 from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_labels
 from napari_claps.evaluate.masks import score_masks
 from napari_claps.evaluate.summary import ImageScore
+from napari_claps.io.coco import read_detections
 from napari_claps.vocabulary import TARGETS, Kind
 
 
@@ -136,19 +136,12 @@ def _match(found: FoundBoxes, target: str, truth: np.ndarray) -> tuple[SliceBoxe
 def _read_boxes(path: Path) -> FoundBoxes | None:
     if not path.is_file():
         return None
-    try:
-        coco = json.loads(path.read_text(encoding="utf-8"))
-        slices = {image["id"]: int(image.get("slice_index", 0)) for image in coco["images"]}
-        names = {category["id"]: category["name"] for category in coco["categories"]}
-        boxes: dict[tuple[str, int], list[Sequence[float]]] = {}
-        for item in coco["annotations"]:
-            x, y, width, height = item["bbox"]
-            row = (y, x, y + height, x + width, item["score"])
-            boxes.setdefault((names[item["category_id"]], slices[item["image_id"]]), []).append(row)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no COCO file of scored boxes ({type(error).__name__}: {error}).") from error
+    found = read_detections(path)
+    boxes: dict[tuple[str, int], list[Sequence[float]]] = {}
+    for box in found.boxes:
+        boxes.setdefault((box.label, box.slice_index), []).append((box.y0, box.x0, box.y1, box.x1, box.score))
     arrays = {key: np.array(rows, dtype=float) for key, rows in boxes.items()}
-    return FoundBoxes(tuple(sorted(slices.values())), arrays)
+    return FoundBoxes(found.slices, arrays)
 
 
 def _read_presence(path: Path) -> dict[str, float]:

@@ -46,11 +46,7 @@ def read_dicom(path: Path) -> RetinalImage:
     """
     pydicom = require("pydicom", extra="formats", what=f"{path}: reading DICOM")
     source = str(path)
-    # From memory: a damaged length cannot ask for more bytes than there are.
-    content = path.read_bytes()
-    if _DEFLATED in content[: 2**16]:  # it is inflated whole before anything can be checked: a way to fill the memory
-        raise InputError(f"{source}: is a deflated DICOM file, which is not read. Save it uncompressed.")
-    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset = read_dataset(path)
     _check_pixels(pydicom, dataset, source)
     data = pydicom.pixels.pixel_array(dataset)
     data, colour = _photometric(pydicom, dataset, data)
@@ -67,6 +63,22 @@ def read_dicom(path: Path) -> RetinalImage:
         device=" ".join(str(part) for name in ("Manufacturer", "ManufacturerModelName")
                         if (part := dataset.get(name))) or None,
     )  # fmt: skip
+
+
+def read_dataset(path: Path, **options: Any) -> Any:
+    """Read a DICOM file as a dataset; `options` are those of ``pydicom.dcmread``.
+
+    Raises
+    ------
+    InputError
+        If pydicom is missing, or the file is deflated.
+    """
+    pydicom = require("pydicom", extra="formats", what=f"{path}: reading DICOM")
+    # From memory: a damaged length cannot ask for more bytes than there are.
+    content = path.read_bytes()
+    if _DEFLATED in content[: 2**16]:  # it is inflated whole before anything can be checked: a way to fill the memory
+        raise InputError(f"{path}: is a deflated DICOM file, which is not read. Save it uncompressed.")
+    return pydicom.dcmread(io.BytesIO(content), **options)
 
 
 def _check_pixels(pydicom: Any, dataset: Any, source: str) -> None:
@@ -150,25 +162,33 @@ def _spacing(dataset: Any, shape: tuple[int, ...], tomography: bool) -> tuple[tu
         return plane, {}
     distance = measures[0].get("SpacingBetweenSlices")
     if distance is None and tomography:
-        distance = _distance_of_frames(dataset, shape, plane[1])
+        distance = distance_of_lines(_frame_locations(dataset, shape[0]), shape[2], plane[1])
     if distance is None:
         return None, {"plane_spacing": plane}
     return (float(distance), *plane), {}
 
 
-def _distance_of_frames(dataset: Any, shape: tuple[int, ...], column_spacing: float) -> float | None:
+def distance_of_lines(lines: np.ndarray | None, n_columns: int, column_spacing: float) -> float | None:
     """Millimetres between parallel B-scans, from their places on the localizer.
 
     The length of a B-scan is known in mm and in pixels of the localizer, which gives the size of its pixels.
+
+    Parameters
+    ----------
+    lines : ndarray or None
+        (n, 2, 2) start and end (y, x) in pixels of the localizer.
+    n_columns : int
+        A-scans of a B-scan.
+    column_spacing : float
+        Millimetres between them.
     """
-    lines = _frame_locations(dataset, shape[0])
     if lines is None:
         return None
     pixels = float(np.linalg.norm(lines[0, 1] - lines[0, 0]))
     distance = slice_distance(lines[:, 0], lines[:, 1])
     if distance is None or pixels <= 0:
         return None
-    return distance * shape[2] * column_spacing / pixels
+    return distance * n_columns * column_spacing / pixels
 
 
 def _frame_locations(dataset: Any, n_frames: int) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_claps import __version__
+from napari_claps.appearance import label_colour, shown_name
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.io.atomic import atomic_path
 from napari_claps.io.optional import require
@@ -127,12 +128,9 @@ def _read_source(path: Path, result: SavedResult, *, keep_patient: bool) -> Any:
                if not image.get(uid)]  # fmt: skip
     if missing:
         raise InputError(f"{path}: has no {' and no '.join(missing)}, so that nothing can refer to it.")
-    size = (int(image.get("NumberOfFrames") or 1), int(image.get("Rows", 0)), int(image.get("Columns", 0)))
-    if size != (result.n_slices, *result.shape[-2:]):
-        raise InputError(
-            f"{path}: has {size[0]} frames of {size[2]} x {size[1]} pixels, the masks {result.n_slices} of "
-            f"{result.shape[-1]} x {result.shape[-2]}. Give the image that was segmented."
-        )
+    n_frames = int(image.get("NumberOfFrames") or 1)
+    result.check_size((n_frames,) * (n_frames > 1 or len(result.shape) == 3)
+                      + (int(image.get("Rows", 0)), int(image.get("Columns", 0))), path)  # fmt: skip
     return image
 
 
@@ -270,7 +268,7 @@ def _segments(result: SavedResult) -> list[Any]:
     segments = []
     for number, name in enumerate(result.names, start=1):
         target = TARGETS.get(name)
-        shown = (target.name if target else name)[:64]
+        shown = shown_name(name)[:64]
         value, meaning = SNOMED.get(name, (None, shown))
         kind = _STRUCTURE if name in _ANATOMY or (target and target.kind is Kind.TREE) else _ABNORMAL
         segments.append(SegmentDescription(
@@ -279,6 +277,6 @@ def _segments(result: SavedResult) -> list[Any]:
             segmented_property_type=Code(value, "SCT", meaning) if value else Code(name[:64], SCHEME, shown),
             algorithm_type="SEMIAUTOMATIC" if edited else "AUTOMATIC", algorithm_identification=algorithm,
             anatomic_regions=[Code(_EYE[0], "SCT", _EYE[1])],
-            display_color=CIELabColor.from_rgb(*(target.colour if target else (255, 255, 255))),
+            display_color=CIELabColor.from_rgb(*label_colour(name)),
         ))  # fmt: skip
     return segments

@@ -100,6 +100,5 @@ def _template(nibabel: Any, source: Path, result: SavedResult) -> Any:
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > len(result.shape) and shape[-1] == 1:
         shape = shape[:-1]
-    if shape != result.shape[::-1]:
-        raise InputError(f"{source}: has {shape} voxels, the masks {result.shape[::-1]}. Give the segmented image.")
+    result.check_size(shape[::-1], source)
     return image

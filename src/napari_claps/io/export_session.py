@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from napari_claps.appearance import shown_name
 from napari_claps.errors import InputError
 from napari_claps.io.saved_result import SavedResult
 from napari_claps.io.session import (
@@ -18,7 +19,6 @@ from napari_claps.io.session import (
     write_session,
 )
 from napari_claps.settings import Settings
-from napari_claps.vocabulary import TARGETS
 
 
 def write_result_session(
@@ -53,8 +53,7 @@ def write_result_session(
         image = result.read_image(source) if copy_image else ImageReference.of(source)
         layers.append(ImageLayer(source.name, image, place))
     for name in result.names:
-        shown = TARGETS[name].name if name in TARGETS else name
-        layers.append(MaskLayer(shown, name, result.mask(name), placement=place))
+        layers.append(MaskLayer(shown_name(name), name, result.mask(name), placement=place))
     layers.append(BoxLayer("boxes", result.boxes, result.shape, placement=place))
     write_session(path, Session(
         layers=tuple(layers), settings=_settings(result), targets=result.names, provenance=dict(result.provenance),

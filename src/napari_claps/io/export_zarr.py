@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from napari_claps.appearance import label_colour, shown_name
 from napari_claps.io.atomic import atomic_path
 from napari_claps.io.optional import require
 from napari_claps.io.saved_result import SavedResult, file_names
 from napari_claps.types import RetinalImage
-from napari_claps.vocabulary import TARGETS
 
 VERSION = "0.4"
 """Of OME-NGFF, on Zarr 2: more programs read it than 0.5."""
@@ -91,14 +91,12 @@ def _write_planes(array: Any, planes: Iterable[np.ndarray]) -> dict[int, list[in
 
 
 def _image_label(name: str, counts: dict[int, list[int]], *, has_image: bool) -> dict[str, Any]:
-    target = TARGETS.get(name)
-    rgba = [*(target.colour if target else (255, 255, 255)), 255]
-    shown = target.name if target else name
+    rgba = [*label_colour(name), 255]
     facts: dict[str, Any] = {"version": VERSION}
     if counts:  # the format has no empty lists
         facts["colors"] = [{"label-value": instance, "rgba": rgba} for instance in sorted(counts)]
         facts["properties"] = [
-            {"label-value": instance, "target": name, "name": shown, "pixels": pixels, "slices": slices}
+            {"label-value": instance, "target": name, "name": shown_name(name), "pixels": pixels, "slices": slices}
             for instance, (pixels, slices) in sorted(counts.items())
         ]
     return facts | ({"source": {"image": "../../"}} if has_image else {})

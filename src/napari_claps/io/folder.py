@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from napari_claps.errors import InputError
-from napari_claps.io.formats import SUFFIXES, is_readable, suffix_of
+from napari_claps.io.dicom import distance_of_lines
+from napari_claps.io.dicom_series import sort_series
+from napari_claps.io.formats import SUFFIXES, identify, is_readable, suffix_of
 from napari_claps.io.pixels import check_claim
-from napari_claps.types import RetinalImage
+from napari_claps.types import RetinalImage, SpacingSource
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -98,12 +100,14 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     RetinalImage
         (z, y, x) or (z, y, x, 3). The distance of the slices is unknown, so the spacing is None; if all
         slices tell the same pixel size, ``metadata["plane_spacing"]`` holds it. A folder with a HEYEX
-        XML export is read by that.
+        XML export is read by that. The files of a DICOM series are put in the order that they tell, which may
+        give the distance, too.
 
     Raises
     ------
     InputError
-        If the folder has no image, or its images differ in size, colour or type, or one of them is a volume.
+        If the folder has no image, or its images differ in size, colour or type, or one of them is a volume, or
+        they are DICOM files of several series.
     """
     from napari_claps.io import read
 
@@ -114,11 +118,19 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
         raise InputError(f"{folder}: holds {len(exports)} HEYEX exports; give one of them, such as {exports[0].name}.")
     if exports:
         return read(exports[0])
+    distance = None
+    if dicom := [file for file in files if identify(file).name == "DICOM"]:
+        if len(dicom) < len(files):
+            other = next(file for file in files if file not in dicom)
+            raise InputError(f"{folder}: mixes DICOM files and pictures ({dicom[0].name}, {other.name}). Move the "
+                             "others away, or give the files one by one.")
+        series = sort_series(dicom)
+        files, distance = list(series.files), series.distance
     first = read(files[0])
     check_claim(str(folder), (len(files), *first.data.shape), first.data.itemsize,
                 sum(file.stat().st_size for file in files), compressed=True)  # fmt: skip
     volume = np.empty((len(files), *first.data.shape), first.data.dtype)
-    spacings = set()
+    spacings, lines = set(), []
     for index, file in enumerate(files):
         image = first if index == 0 else read(file)
         if image.is_volume:
@@ -130,10 +142,17 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
             )
         volume[index] = image.data
         spacings.add(image.spacing)
+        lines.append(image.scan_lines)
     plane_spacing = spacings.pop() if len(spacings) == 1 else None
+    placed = {None if line is None else line.shape for line in lines}
+    scan_lines = np.concatenate(lines) if len(placed) == 1 and None not in placed else None
+    if distance is None and plane_spacing:
+        distance = distance_of_lines(scan_lines, volume.shape[2], plane_spacing[1])
+    spacing = (distance, *plane_spacing) if distance is not None and plane_spacing else None
     return RetinalImage(
         volume, rgb=first.rgb, modality=first.modality, laterality=first.laterality, device=first.device,
-        source=str(folder), metadata={"plane_spacing": plane_spacing} if plane_spacing else {},
+        source=str(folder), spacing=spacing, spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE,
+        metadata={"plane_spacing": plane_spacing} if plane_spacing and not spacing else {}, scan_lines=scan_lines,
     )  # fmt: skip
 
 

@@ -54,9 +54,10 @@ def read_vol(path: Path) -> RetinalImage:
         lines: dict[str, np.ndarray] = {}
         ends = np.empty((n, 2, 2))  # (x, y) of start and end, or centre of a circle
         raw.seek(HEADER_BYTES + header.localizer.size)
+        scan_header = _without(vol.bscan_format, "data")  # parsed by eyepy, pixels would stay in memory for long
         for z in range(n):  # one at a time: the file holds four times the memory of the result
-            scan = vol.bscan_format.parse_stream(raw, size_x=width, size_y=height)
-            grey[z] = _grey(scan.data, header.version)
+            scan = scan_header.parse_stream(raw, size_x=width, size_y=height)
+            grey[z] = _grey(np.frombuffer(raw.read(4 * height * width), "<f4").reshape(height, width), header.version)
             ends[z] = (scan.start_x, scan.start_y), (scan.end_x, scan.end_y)
             _add_layers(lines, scan.layer_segmentations, vol.SEG_MAPPING, (n, height, width), z)
     return _assemble(header, grey, ends, lines, str(path))
@@ -74,9 +75,13 @@ def _header(vol: Any, raw: mmap.mmap, source: str) -> Any:
     check_claim(source, (n, height, width), 4, room - slo_bytes, compressed=False)
     for start, stop in _IDENTIFIERS:
         head[start:stop] = bytes(stop - start)
-    whole = vol.vol_format
-    header_format = type(whole)(*(part for part in whole.subcons if part.name != "bscans"))
-    return header_format.parse_stream(io.BytesIO(head + raw[HEADER_BYTES : HEADER_BYTES + slo_bytes]))
+    content = io.BytesIO(head + raw[HEADER_BYTES : HEADER_BYTES + slo_bytes])
+    return _without(vol.vol_format, "bscans").parse_stream(content)
+
+
+def _without(structure: Any, name: str) -> Any:
+    """The same binary structure without one of its parts."""
+    return type(structure)(*(part for part in structure.subcons if part.name != name))
 
 
 def _grey(data: np.ndarray, version: str) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_claps.errors import ClapsError, InputError, OutputError
+from napari_claps.errors import InputError, OutputError
 from napari_claps.io.coco import read_detections
 from napari_claps.io.session import BoxLayer, MaskLayer, is_session, read_session
 from napari_claps.io.units import mm_per
-from napari_claps.types import Box, RetinalImage
+from napari_claps.types import Box, RetinalImage, SpacingSource
 
 _FILE = "masks.ome.tif"
 
@@ -57,6 +57,32 @@ class SavedResult:
         """Number of planes of each mask."""
         return self.shape[0] if len(self.shape) == 3 else 1
 
+    @property
+    def name(self) -> str:
+        """Name of the result: that of its folder, or of its file."""
+        return self.source.resolve().parent.name if self.source.name == _FILE else self.source.name
+
+    @property
+    def laterality(self) -> str | None:
+        """``"R"``, ``"L"`` or None."""
+        side = (self.provenance.get("input") or {}).get("laterality")
+        return side if side in ("R", "L") else None
+
+    @property
+    def spacing_source(self) -> SpacingSource:
+        """Where the spacing comes from: what the provenance says, as long as it is the same spacing."""
+        if self.spacing is None:
+            return SpacingSource.NONE
+        said = self.provenance.get("spacing") or {}
+        same = len(said.get("mm") or ()) == len(self.spacing) and np.allclose(said["mm"], self.spacing)
+        source = said.get("source") if same else None
+        return SpacingSource(source) if source in set(SpacingSource) else SpacingSource.FILE
+
+    @property
+    def linked(self) -> bool:
+        """Whether a number is the same object in all slices, as the provenance says."""
+        return self.provenance.get("linked") is True
+
     def mask(self, name: str) -> np.ndarray:
         """Read one mask whole, as uint16 of `shape`."""
         return np.stack([_uint16(plane, self.source) for plane in self.read_planes(name)]).reshape(self.shape)
@@ -72,10 +98,21 @@ class SavedResult:
         from napari_claps.io import read
 
         image = read(source)
-        shape = image.data.shape[:-1] if image.rgb else image.data.shape
-        if shape != self.shape:
-            raise InputError(f"{source}: has {shape} pixels, the masks {self.shape}. Give the segmented image.")
+        self.check_size(image.data.shape[:-1] if image.rgb else image.data.shape, source)
         return image
+
+    def check_size(self, shape: tuple[int, ...], source: Path) -> None:
+        """Refuse an image whose (y, x) or (z, y, x) size is not that of the masks.
+
+        Raises
+        ------
+        InputError
+            If it differs.
+        """
+        if tuple(shape) != self.shape:
+            sizes = [" x ".join(str(n) for n in reversed(size)) for size in (shape, self.shape)]
+            raise InputError(f"{source}: has {sizes[0]} pixels (x, y, z), the masks have {sizes[1]}. "
+                             "Give the image that was segmented.")
 
 
 def open_result(path: str | Path) -> SavedResult:
@@ -130,12 +167,7 @@ def check_free(paths: Iterable[Path]) -> None:
 def _from_files(path: Path) -> SavedResult:
     from napari_claps.evaluate.files import read_labels
 
-    try:
-        labels = read_labels(path)
-    except ClapsError:
-        raise
-    except Exception as error:  # damaged bytes make the parsers of TIFF and XML raise anything
-        raise InputError(f"{path}: is damaged or truncated ({type(error).__name__}: {str(error)[:200]}).") from error
+    labels = read_labels(path)
     beside = path.parent if path.name == _FILE else None
     provenance = _provenance(beside / "provenance.json") if beside else {}
     shape, spacing = labels.shape, labels.spacing
@@ -161,7 +193,7 @@ def _from_files(path: Path) -> SavedResult:
     boxes, table = (beside / "boxes.json", beside / "measurements.csv") if beside else (None, None)
     return SavedResult(
         path, labels.names, shape, spacing, read_planes, provenance=provenance,
-        boxes=read_detections(boxes) if boxes and boxes.is_file() else (),
+        boxes=read_detections(boxes).boxes if boxes and boxes.is_file() else (),
         table=table if table and table.is_file() else None,
     )  # fmt: skip
 

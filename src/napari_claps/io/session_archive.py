@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ _BLOCK = _DIRECTORY = 2**20  # bytes; the directory of a thousand members needs 
 _NAME = re.compile(r"session\.json|arrays/(0|[1-9]\d{0,3})\.npy")
 _MAX_RATIO = 1032  # of deflate
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError, IndexError,
-            AttributeError, OverflowError, RecursionError, NotImplementedError, MemoryError)  # fmt: skip
+            AttributeError, OverflowError, RecursionError, NotImplementedError, MemoryError,
+            SyntaxError, tokenize.TokenError)  # fmt: skip  # the last two from numpy, which parses headers as Python
 
 
 def write_archive(path: Path, document: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:

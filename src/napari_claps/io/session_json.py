@@ -13,7 +13,16 @@ import pandas as pd
 
 from napari_claps import __version__
 from napari_claps.errors import InputError
-from napari_claps.io.session import BoxLayer, ImageLayer, ImageReference, Layer, MaskLayer, Placement, Session
+from napari_claps.io.session import Session
+from napari_claps.io.session_layers import (
+    BoxLayer,
+    ImageLayer,
+    ImageReference,
+    Layer,
+    MaskLayer,
+    Placement,
+    ShapeLayer,
+)
 from napari_claps.settings import Settings
 from napari_claps.types import Box, BoxSource, Modality, RetinalImage, SpacingSource
 
@@ -23,7 +32,7 @@ VERSION = 1
 Arrays = list[np.ndarray]
 ReadArray = Callable[[int], np.ndarray]
 
-_KINDS: dict[str, type[Layer]] = {"image": ImageLayer, "masks": MaskLayer, "boxes": BoxLayer}
+_KINDS: dict[str, type[Layer]] = {"image": ImageLayer, "masks": MaskLayer, "boxes": BoxLayer, "shapes": ShapeLayer}
 _SCALARS = (str, int, float, bool, type(None))
 _DTYPES = {"object", "str", "string", "bool", "boolean", "category", "float32", "float64",
            *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}  # fmt: skip
@@ -88,9 +97,15 @@ def _layer(layer: Layer, arrays: Arrays, folder: Path) -> dict[str, Any]:
         _check_masks(layer.data, layer.name)
         colours = layer.colours and [[key if key is None else int(key), _rgba(c)] for key, c in layer.colours.items()]
         return item | {"label": layer.label, "colours": colours, "data": _add(arrays, layer.data)}
+    if isinstance(layer, ShapeLayer):
+        _check_shapes(layer)
+        return item | {"vertices": _add(arrays, layer.vertices),
+                       "lengths": None if layer.lengths is None else _add(arrays, layer.lengths)}
     if len(layer.features.columns) and len(layer.features) != len(layer.boxes):
         raise ValueError(f"{layer.name!r} has {len(layer.boxes)} boxes and {len(layer.features)} rows of features")
     colours = None if layer.colours is None else [_rgba(colour) for colour in layer.colours]
+    if colours is not None and len(colours) != len(layer.boxes):
+        raise ValueError(f"{layer.name!r} has {len(layer.boxes)} boxes and {len(colours)} colours")
     boxes = [{**dataclasses.asdict(box), "source": str(box.source)} for box in layer.boxes]
     return item | {"boxes": boxes, "colours": colours, "shape": [int(n) for n in layer.shape]}
 
@@ -104,6 +119,13 @@ def _read_layer(item: dict[str, Any], read_array: ReadArray, folder: Path) -> La
     if cls is ImageLayer:
         return ImageLayer(image=_read_image(item["image"], read_array, folder), **common)
     common["features"] = _read_features(item["features"])
+    if cls is ShapeLayer:
+        lengths = item["lengths"]
+        layer = ShapeLayer(vertices=read_array(item["vertices"]),
+                           lengths=None if lengths is None else read_array(lengths), **common)
+        _check_shapes(layer)
+        _check_axes(common, layer.vertices.shape[1])
+        return layer
     colours = item["colours"]
     if cls is MaskLayer:
         data = read_array(item["data"])
@@ -123,6 +145,20 @@ def _read_layer(item: dict[str, Any], read_array: ReadArray, folder: Path) -> La
 def _check_masks(data: np.ndarray, name: str) -> None:
     if data.dtype.kind not in "ui" or data.ndim not in (2, 3):
         raise ValueError(f"the masks {name!r} are {data.dtype} of shape {data.shape}, not integers in 2 or 3 axes")
+
+
+def _check_shapes(layer: ShapeLayer) -> None:
+    vertices, lengths = layer.vertices, layer.lengths
+    if vertices.dtype.kind != "f" or vertices.ndim != 2 or not np.isfinite(vertices).all():
+        raise ValueError(f"the positions of {layer.name!r} are not finite numbers, one row per vertex")
+    if lengths is not None and (
+        lengths.dtype.kind not in "iu" or lengths.ndim != 1 or ((lengths < 1) | (lengths > len(vertices))).any()
+        or lengths.sum() != len(vertices)
+    ):
+        raise ValueError(f"the shapes of {layer.name!r} do not share out its {len(vertices)} vertices")
+    n = len(vertices) if lengths is None else len(lengths)
+    if len(layer.features.columns) and len(layer.features) != n:
+        raise ValueError(f"{layer.name!r} has {n} shapes and {len(layer.features)} rows of features")
 
 
 def _check_axes(common: dict[str, Any], ndim: int) -> None:

@@ -1,34 +1,45 @@
-"""Loading a bundle: manifest, weights and tokenizer become three networks on one encoder."""
+"""Loading a bundle: manifest, weights and tokenizer become networks, on one shared encoder or on one each."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from napari_claps.device import choose_device
 from napari_claps.errors import BundleError
-from napari_claps.models.clip import ClipConfig, RetinalClip
+from napari_claps.models.clip import ClipConfig, ImageFeatures, RetinalClip
 from napari_claps.models.detector import DetectorConfig, RetinalDetector, TextFeatures
 from napari_claps.models.manifest import BundleManifest, read_manifest
+from napari_claps.models.official_clip import OpenClip, ViewFeatures
+from napari_claps.models.official_dino import Captions, DinoConfig, OfficialDetector
+from napari_claps.models.official_sam import OfficialSam, SamConfig
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 
 TEXT_FOLDER = "text"
+CLIP_FOLDER = "clip"
 WEIGHTS = ("clip", "detector", "segmenter")
+PART_NAMES = {"clip": "CLIP", "detector": "detector (GroundingDINO)", "segmenter": "mask head (SAM)"}
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """The networks of a bundle, ready on a device."""
+    """The networks of a bundle, ready on a device.
+
+    Our own networks share one encoder; official ones (open_clip, GroundingDINO, SAM) have one each. A part that the
+    bundle does not have is None: `require` says what that means.
+    """
 
     manifest: BundleManifest
     device: str
-    clip: RetinalClip
-    detector: RetinalDetector
-    segmenter: RetinalSam
+    clip: RetinalClip | OpenClip | None
+    detector: RetinalDetector | OfficialDetector | None
+    segmenter: RetinalSam | OfficialSam | None
 
     def __post_init__(self) -> None:
         # Texts recur for every view of every image; the cache belongs to this bundle alone.
@@ -36,12 +47,89 @@ class Bundle:
         object.__setattr__(self, "detector_text", lru_cache(maxsize=64)(self._detector_text))
 
     def _clip_text(self, texts: tuple[str, ...]) -> Tensor:
-        with torch.inference_mode():
-            return self.clip.encode_text(texts)
+        self.require("clip", "comparing images with words")
+        with torch.inference_mode(), self.precision():
+            return self.clip.encode_text(texts).float()
 
-    def _detector_text(self, texts: tuple[str, ...]) -> TextFeatures:
-        with torch.inference_mode():
+    def _detector_text(self, texts: tuple[str, ...]) -> TextFeatures | Captions:
+        with torch.inference_mode(), self.precision():
             return self.detector.encode_text(texts)
+
+    def encode(self, views: Tensor) -> ImageFeatures | ViewFeatures:
+        """Features of views (B, 3, H, W) in [0, 1]: of the shared encoder, or the views for each part's own."""
+        return ViewFeatures(views, None) if self.clip is None else self.clip.encode_image(views)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the mask head takes words as a prompt; the official SAM takes boxes and points."""
+        return isinstance(self.segmenter, RetinalSam)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it the networks compute in the type that the bundle asks for."""
+        dtype = getattr(torch, self.manifest.dtype)
+        return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(self.device, dtype)
+
+    def check_finite(self, *values: Tensor) -> None:
+        """Refuse values that are no numbers: they would pass for an absent target.
+
+        Raises
+        ------
+        BundleError
+        """
+        if all(bool(torch.isfinite(v).all()) for v in values):
+            return
+        hint = ("Half precision is too coarse for it: set dtype = \"float32\" under [device] in its bundle.toml."
+                if self.manifest.dtype != "float32" else "Its weights are damaged: see claps models verify.")
+        raise BundleError(f"The networks of bundle {self.manifest.name} gave values that are no numbers (NaN or "
+                          f"infinite) for this image. {hint}")
+
+    def abilities(self) -> dict[str, str]:
+        """What works with the parts that are there, and what does not, with the reason (empty if it works)."""
+        words = self.clip is not None and getattr(self.clip, "has_text", True)
+        lack = {"clip": "" if words else "the CLIP has no text tower" if self.clip is not None else "no CLIP",
+                "segmenter": "" if self.segmenter is not None else "no mask head (SAM)",
+                "detector": "" if self.detector is not None or self.takes_text else "no detector (GroundingDINO)"}
+
+        def joined(*reasons: str) -> str:
+            return ", ".join(dict.fromkeys(r for r in reasons if r))
+
+        return {"naming the modality": lack["clip"],
+                "claps": joined(lack["segmenter"], lack["detector"]),
+                "medclip-sam": joined(lack["segmenter"], lack["clip"]),
+                "salip": joined(lack["segmenter"], lack["clip"])}
+
+    def require(self, part: str, purpose: str) -> None:
+        """Refuse what needs a missing part.
+
+        Raises
+        ------
+        BundleError
+            Says what is missing and what works without it.
+        """
+        if getattr(self, part) is None or (part == "clip" and not getattr(self.clip, "has_text", True)):
+            raise self._lacking(purpose, f"its {PART_NAMES[part]} is missing" if getattr(self, part) is None else
+                                "its CLIP has no text tower")
+
+    def require_method(self, method: str) -> None:
+        """Refuse a method whose networks are not all there.
+
+        Raises
+        ------
+        BundleError
+            Says what is missing and what works without it.
+        """
+        reason = self.abilities().get(method, "")
+        if reason:
+            raise self._lacking(f"--method {method}", reason)
+
+    def _lacking(self, purpose: str, reason: str) -> BundleError:
+        works = [name for name, missing in self.abilities().items() if not missing]
+        methods = [f"--method {name}" for name in works if name in ("claps", "medclip-sam", "salip")]
+        ways = (["name the modality yourself (--modality)"] if purpose == "naming the modality" else []) + (
+            [f"use {' or '.join(methods)}"] if methods and not purpose.startswith("naming") else [])
+        return BundleError(f"Bundle {self.manifest.name} cannot be used for {purpose}: {reason}. What works: "
+                           f"{', '.join(works) or 'nothing'}. {' or '.join(ways) or 'Import the missing part'}; "
+                           "see claps models import.")
 
 
 def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: bool = True) -> Bundle:
@@ -52,7 +140,7 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
     name_or_folder : str or path
         Name of an installed bundle, or its folder.
     device : str
-        As for `choose_device`.
+        As for `choose_device`; with ``"auto"`` the bundle's own choice comes first.
     verify : bool
         Compare every file with its sha256 first.
 
@@ -64,33 +152,96 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
         If the device is not there.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    place = choose_device(device)
     manifest = read_manifest(name_or_folder)
+    place = choose_device(manifest.device if device == "auto" else device)
     if verify:
         manifest.verify()
-    folder = manifest.folder
     try:
-        arch = manifest.architecture
-        clip = RetinalClip(ClipConfig(**arch["clip"]), folder / TEXT_FOLDER)
-        segmenter = RetinalSam(clip, SegmenterConfig(**arch["segmenter"]))
-        detector = RetinalDetector(DetectorConfig(**arch["detector"]), clip.text_transformer, clip.tokenizer)
-        weights = {name: {k: v.float() if v.is_floating_point() else v
-                          for k, v in load_file(folder / f"{name}.safetensors").items()} for name in WEIGHTS}
-        clip.load_state_dict(weights["clip"])
-        segmenter.load_head_state_dict(weights["segmenter"])
-        detector.load_head_state_dict(weights["detector"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        clip = _load_clip(manifest)
+        segmenter = _load_segmenter(manifest, clip)
+        detector = _load_detector(manifest, clip)
+    except (OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"Bundle {manifest.name} in {folder} cannot be loaded ({type(error).__name__}: "
-                          f"{str(error)[:200]}). Install the bundle again.") from error
+        raise BundleError(f"Bundle {manifest.name} in {manifest.folder} cannot be loaded ({type(error).__name__}: "
+                          f"{' '.join(str(error).split())[:200]}). Install the bundle again.") from error
     for model in (clip, segmenter, detector):
-        model.requires_grad_(False).eval().to(place)
-    clip.model.visual.to(memory_format=torch.channels_last)
-    segmenter.image_encoder.pixel_decoder.to(memory_format=torch.channels_last)
+        if model is not None:
+            model.requires_grad_(False).eval().to(place)
+    if isinstance(clip, RetinalClip):
+        clip.model.visual.to(memory_format=torch.channels_last)
+    if isinstance(segmenter, RetinalSam):
+        segmenter.image_encoder.pixel_decoder.to(memory_format=torch.channels_last)
     return Bundle(manifest, place, clip, detector, segmenter)
+
+
+def _part(manifest: BundleManifest, name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]] | None:
+    """Kind ("" = our own) and configuration of a part, or None if the bundle does not have it."""
+    if name not in manifest.architecture:
+        return None
+    values = dict(manifest.architecture[name])
+    kind = values.pop("kind", "")
+    if kind not in ("", *kinds):
+        raise BundleError(f"{manifest.folder / 'bundle.toml'}: architecture.{name} has kind {kind!r}, which this "
+                          f"version does not know. It knows: {', '.join(kinds)}. Update napari-claps.")
+    return kind, values
+
+
+def _weights(manifest: BundleManifest, name: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    loaded = load_file(manifest.folder / f"{name}.safetensors")
+    return {k: v.float() if v.is_floating_point() else v for k, v in loaded.items()}
+
+
+def _load_clip(manifest: BundleManifest) -> RetinalClip | OpenClip | None:
+    part = _part(manifest, "clip", ("open_clip",))
+    if part is None:
+        return None
+    kind, values = part
+    if kind == "open_clip":
+        return OpenClip(manifest.folder / CLIP_FOLDER, has_text=values.get("text", True))
+    clip = RetinalClip(ClipConfig(**values), manifest.folder / TEXT_FOLDER)
+    clip.load_state_dict(_weights(manifest, "clip"))
+    return clip
+
+
+def _load_segmenter(manifest: BundleManifest, clip: object) -> RetinalSam | OfficialSam | None:
+    part = _part(manifest, "segmenter", ("sam-vit",))
+    if part is None:
+        return None
+    kind, values = part
+    if kind == "sam-vit":
+        official = OfficialSam(SamConfig(**values))
+        official.load_state_dict(_weights(manifest, "segmenter"))
+        return official
+    segmenter = RetinalSam(_our_clip(clip, manifest), SegmenterConfig(**values))
+    segmenter.load_head_state_dict(_weights(manifest, "segmenter"))
+    return segmenter
+
+
+def _load_detector(manifest: BundleManifest, clip: object) -> RetinalDetector | OfficialDetector | None:
+    part = _part(manifest, "detector", ("groundingdino-swin",))
+    if part is None:
+        return None
+    kind, values = part
+    if kind == "groundingdino-swin":
+        official = OfficialDetector(DinoConfig(**values), manifest.folder / TEXT_FOLDER)
+        official.load_weights(_weights(manifest, "detector"))
+        return official
+    ours = _our_clip(clip, manifest)
+    detector = RetinalDetector(DetectorConfig(**values), ours.text_transformer, ours.tokenizer)
+    detector.load_head_state_dict(_weights(manifest, "detector"))
+    return detector
+
+
+def _our_clip(clip: object, manifest: BundleManifest) -> RetinalClip:
+    """The shared encoder, without which our heads are nothing."""
+    if not isinstance(clip, RetinalClip):
+        raise BundleError(f"Bundle {manifest.name} in {manifest.folder} has a head of this project without its "
+                          "encoder: the CLIP of the same training is missing. Import them together.")
+    return clip
 
 
 def save_bundle_weights(folder: Path, clip: RetinalClip, segmenter: RetinalSam, detector: RetinalDetector) -> None:

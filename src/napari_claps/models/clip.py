@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,17 @@ class ImageFeatures:
         (B, C, H / s, W / s) for each stride s of `STRIDES`.
     embedding : Tensor
         (B, D) unit vectors in the joint embedding.
+    views : Tensor
+        (B, 3, H, W) the views in [0, 1], for heads with an encoder of their own.
+    memo : dict
+        What a head wants to compute only once for these views.
     """
 
     image: Tensor
     levels: tuple[Tensor, ...]
     embedding: Tensor
+    views: Tensor
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 class RetinalClip(nn.Module):
@@ -103,7 +109,7 @@ class RetinalClip(nn.Module):
         visual = self.model.visual
         last, levels = visual.trunk.forward_intermediates(image, indices=list(range(len(STRIDES))))
         embedding = F.normalize(visual.head(visual.trunk.forward_head(last)), dim=-1)
-        return ImageFeatures(image, tuple(levels), embedding)
+        return ImageFeatures(image, tuple(levels), embedding, views)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (N, D) of the texts."""

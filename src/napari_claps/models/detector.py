@@ -11,13 +11,20 @@ from torchvision.ops import batched_nms, box_convert
 from transformers import BertModel, PreTrainedTokenizerBase
 
 from napari_claps.errors import BundleError
+from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.detector_import import (
     GroundingDINO,
     NestedTensor,
     PositionEmbeddingSineHW,
     inverse_sigmoid,
 )
-from napari_claps.models.detector_text import SharedBert, TextFeatures, encode_texts, ready_text_encoder
+from napari_claps.models.detector_text import (
+    SharedBert,
+    TextFeatures,
+    encode_texts,
+    placeholder_bert,
+    ready_text_encoder,
+)
 from napari_claps.models.detector_transformer import RetinalTransformer, TextContrast
 
 WIDTH = 256
@@ -123,7 +130,7 @@ class RetinalDetector(GroundingDINO):
             text_dropout=0.0,
             fusion_dropout=0.0,
         )
-        with ready_text_encoder(tokenizer, text_transformer.config.hidden_size):
+        with ready_text_encoder(tokenizer, placeholder_bert(text_transformer.config.hidden_size)):
             super().__init__(
                 _Trunk(config.channels),
                 transformer,
@@ -257,6 +264,12 @@ class RetinalDetector(GroundingDINO):
             query, index = query[keep], index[keep]
             found.append(Detections(box[query], index, score[query, index], score.amax(0)))
         return found
+
+    def find_boxes(self, features: ImageFeatures, text: TextFeatures, *,
+                   threshold: float | Sequence[float]) -> list[Detections]:
+        """Boxes of each view of the encoder's features; see `detect`."""
+        return self.detect(features.levels[-len(self.config.channels):], text,
+                           view_size=tuple(features.views.shape[-2:]), threshold=threshold)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the detector without the shared text encoder."""

@@ -39,7 +39,9 @@ with without_drawing(), warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*timm.models", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=SyntaxWarning)
+    from groundingdino.models.GroundingDINO.backbone.backbone import Joiner
     from groundingdino.models.GroundingDINO.backbone.position_encoding import PositionEmbeddingSineHW
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer
     from groundingdino.models.GroundingDINO.bertwarper import (
         BertModelWarper,
         generate_masks_with_special_tokens_and_transfer_map,
@@ -57,8 +59,10 @@ __all__ = [
     "BertModelWarper",
     "ContrastiveEmbed",
     "GroundingDINO",
+    "Joiner",
     "NestedTensor",
     "PositionEmbeddingSineHW",
+    "SwinTransformer",
     "Transformer",
     "generate_masks_with_special_tokens_and_transfer_map",
     "get_sine_pos_embed",

@@ -58,6 +58,20 @@ class SharedBert(BertModelWarper):
         return (~mask[:, None]).to(dtype) * torch.finfo(dtype).min
 
 
+def clean_texts(texts: Sequence[str]) -> list[str]:
+    """Texts without the marks that separate texts in a caption.
+
+    Raises
+    ------
+    ValueError
+        If there are none or one has no words.
+    """
+    cleaned = [" ".join(text.translate(_SEPARATORS).split()) for text in texts]
+    if not cleaned or not all(cleaned):
+        raise ValueError(f"Texts without words cannot be looked for: {list(texts)}.")
+    return cleaned
+
+
 @torch.no_grad()
 def encode_texts(
     texts: Sequence[str], bert: SharedBert, tokenizer: PreTrainedTokenizerBase, separators: Sequence[int]
@@ -69,9 +83,7 @@ def encode_texts(
     ValueError
         If there are no texts or one has no words.
     """
-    cleaned = [" ".join(text.translate(_SEPARATORS).split()) for text in texts]
-    if not cleaned or not all(cleaned):
-        raise ValueError(f"Texts without words cannot be looked for: {list(texts)}.")
+    cleaned = clean_texts(texts)
     caption = " . ".join(cleaned) + " ."
     device = bert.embeddings.word_embeddings.weight.device
     tokenized = tokenizer([caption], return_tensors="pt", verbose=False).to(device)
@@ -93,18 +105,22 @@ def encode_texts(
 _building = threading.Lock()
 
 
+def placeholder_bert(width: int) -> BertModel:
+    """A minute BERT of the right width, to be replaced."""
+    return BertModel(BertConfig(vocab_size=8, hidden_size=width, num_hidden_layers=1, num_attention_heads=1,
+                                intermediate_size=8))
+
+
 @contextmanager
-def ready_text_encoder(tokenizer: PreTrainedTokenizerBase, width: int) -> Iterator[None]:
+def ready_text_encoder(tokenizer: PreTrainedTokenizerBase, bert: BertModel) -> Iterator[None]:
     """Let GroundingDINO be built without looking for a text encoder on disk or in the network.
 
-    Its constructor takes only the name of one. It gets our tokenizer, and a
-    minute BERT of the right width that is replaced afterwards.
+    Its constructor takes only the name of one; it gets this tokenizer and this BERT.
     """
-    small = BertConfig(vocab_size=8, hidden_size=width, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     with _building:
         official = get_tokenlizer.get_tokenlizer, get_tokenlizer.get_pretrained_language_model
         get_tokenlizer.get_tokenlizer = lambda name: tokenizer
-        get_tokenlizer.get_pretrained_language_model = lambda name: BertModel(small)
+        get_tokenlizer.get_pretrained_language_model = lambda name: bert
         try:
             yield
         finally:

@@ -265,8 +265,10 @@ class RetinalSam(Sam):
         self.config = config
 
     def decode_pixels(self, features: ImageFeatures) -> PixelMaps:
-        """Run the pixel decoder, once for each view."""
-        return self.image_encoder.pixel_decoder(features)
+        """Run the pixel decoder, once for a view however often it is asked."""
+        if "sam" not in features.memo:
+            features.memo["sam"] = self.image_encoder.pixel_decoder(features)
+        return features.memo["sam"]
 
     def predict_masks(self, maps: PixelMaps, prompts: MaskPrompts) -> MaskPrediction:
         """Predict the masks of all prompts, at half the resolution of the view."""

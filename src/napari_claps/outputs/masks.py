@@ -1,29 +1,16 @@
-"""Masks as OME-TIFF: one channel per target, instance numbers, physical sizes."""
+"""Masks as OME-TIFF: instance numbers per target, and their fingerprint."""
 
 from __future__ import annotations
 
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import hashlib
+from collections.abc import Sequence
 
-import numpy as np
-import tifffile
-
-from napari_claps import __version__
+from napari_claps.outputs.planes import PlaneWriter
 from napari_claps.types import RetinalImage
-from napari_claps.vocabulary import TARGETS
-
-IN_MEMORY = 64 * 2**20
-"""Bytes of compressed planes that are kept in memory before they go to a temporary file."""
 
 
-class MaskWriter:
-    """Takes the masks slice by slice and writes them as one file in the end.
-
-    The file has all slices of one channel after the other, the results come
-    with all channels of one slice: so each plane is compressed when it comes
-    (a mask shrinks a hundredfold) and kept until its turn.
+class MaskWriter(PlaneWriter):
+    """Takes the masks slice by slice and writes them as one uint16 file, 0 = background and where no slice came.
 
     Parameters
     ----------
@@ -31,68 +18,20 @@ class MaskWriter:
         Gives the size and the spacing.
     labels : sequence of str
         Channel names, in order.
-
-    Notes
-    -----
-    A slice that never came is all zeros in the file, so that masks and image
-    stay aligned; provenance and table say which slices were looked at.
     """
 
     def __init__(self, image: RetinalImage, labels: Sequence[str]) -> None:
-        self._image = image
-        self._labels = tuple(labels)
-        self._spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives as long as the writer
-        self._where: dict[tuple[str, int], tuple[int, int]] = {}
+        super().__init__(image, labels, dtype="<u2")
+        self._digests = {label: hashlib.sha256() for label in self._labels}
 
-    def add(self, index: int, masks: Mapping[str, np.ndarray]) -> None:
-        """Take the (y, x) masks of slice `index`; each is cast to uint16."""
-        for label in self._labels:
-            packed = _pack(masks[label])
-            self._where[label, index] = (self._spool.tell(), len(packed))
-            self._spool.write(packed)
+    @property
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of each mask: its (y, x) planes as little-endian uint16, in the order in which the slices came.
 
-    def write(self, path: Path) -> None:
-        """Write the file, axes CYX for a plane image and CZYX for a volume."""
-        image = self._image
-        shape = (len(self._labels), *((image.n_slices,) if image.is_volume else ()), *image.plane_shape)
-        metadata = {
-            "axes": "CZYX" if image.is_volume else "CYX",
-            "Channel": {"Name": list(self._labels), "Color": [_ome_colour(label) for label in self._labels]},
-            **_physical_size(image),
-        }
-        tifffile.imwrite(path, self._planes(), shape=shape, dtype="<u2", compression="adobe_deflate",
-                         rowsperstrip=image.plane_shape[0], photometric="minisblack", ome=True,
-                         software=f"napari-claps {__version__}", metadata=metadata)
+        Of masks as such, not of the file: that depends on the version of the compression library.
+        """
+        return {label: digest.hexdigest() for label, digest in self._digests.items()}
 
-    def _planes(self) -> Iterator[bytes]:
-        empty = _pack(np.zeros(self._image.plane_shape))
-        for label in self._labels:
-            for index in range(self._image.n_slices):
-                if (label, index) not in self._where:
-                    yield empty
-                    continue
-                start, size = self._where[label, index]
-                self._spool.seek(start)
-                yield self._spool.read(size)
-
-
-def _pack(mask: np.ndarray) -> bytes:
-    """Return a plane as one deflated strip of little-endian uint16."""
-    return zlib.compress(np.ascontiguousarray(mask, dtype="<u2").tobytes(), level=4)
-
-
-def _physical_size(image: RetinalImage) -> dict[str, float | str]:
-    # Micrometres are the unit that OME assumes, and some programs read the number without its unit.
-    if image.spacing is None:
-        return {}
-    sizes: dict[str, float | str] = {}
-    for axis, millimetres in zip("XYZ", reversed(image.spacing), strict=False):
-        sizes[f"PhysicalSize{axis}"] = round(millimetres * 1000, 9)
-        sizes[f"PhysicalSize{axis}Unit"] = "µm"
-    return sizes
-
-
-def _ome_colour(label: str) -> int:
-    """Return the target's colour as OME wants it: RGBA in one signed 32-bit number."""
-    r, g, b = TARGETS[label].colour if label in TARGETS else (255, 255, 255)
-    return int(np.array([r << 24 | g << 16 | b << 8 | 255], dtype=np.uint32).view(np.int32)[0])
+    def _keep(self, label: str, index: int, pixels: bytes) -> None:
+        self._digests[label].update(pixels)
+        super()._keep(label, index, pixels)

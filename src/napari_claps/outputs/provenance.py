@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +37,19 @@ def library_versions() -> dict[str, str | None]:
     return versions
 
 
+def machine() -> dict[str, Any]:
+    """Return what of a machine can change the last bits of a result; nothing that names it.
+
+    What torch knows is there once torch is imported, as it is when networks have run.
+    """
+    facts: dict[str, Any] = {"platform": f"{platform.system()} {platform.machine()}"}
+    if torch := sys.modules.get("torch"):
+        facts["cpu"] = torch.backends.cpu.get_cpu_capability()
+        facts["threads"] = torch.get_num_threads()
+        facts["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return facts
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
     digest = hashlib.sha256()
@@ -49,7 +63,8 @@ def sha256_of(path: Path) -> str:
 
 
 def request(input_sha256: str, manifest: BundleManifest, settings: Settings, targets: list[str],
-            slices: str | None) -> dict[str, Any]:
+            slices: str | None = None, *, region: tuple[int, int, int, int] | None = None,
+            check_prompts: bool = False) -> dict[str, Any]:
     """Return what a run was asked to do; two runs with the same request have the same result.
 
     Device and batch size are not part of it: they change the time, not the result.
@@ -59,16 +74,22 @@ def request(input_sha256: str, manifest: BundleManifest, settings: Settings, tar
         "bundle_sha256": manifest.sha256,
         "targets": targets or "all",
         "slices": slices,
+        "region": None if region is None else list(region),
         "modality": settings.modality,
         "method": settings.method,
         "score_threshold": settings.score_threshold,
+        "link_slices": settings.link_slices,
+        "uncertainty": settings.uncertainty,
+        "coverage": settings.coverage,
         "seed": settings.seed,
+        "check_prompts": check_prompts,
     }
 
 
 def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: BundleManifest, settings: Settings,
                device: str, modality: ModalityGuess, prompts: tuple[Prompt, ...], slices: list[int],
-               seconds: Mapping[str, float]) -> dict[str, Any]:
+               seconds: Mapping[str, float], method_settings: Mapping[str, Any] | None = None,
+               warnings: Sequence[str] = ()) -> dict[str, Any]:
     """Return the content of ``provenance.json``.
 
     Parameters
@@ -82,6 +103,10 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
         Slices that were looked at.
     seconds : mapping of stage to float
         Summed over the slices.
+    method_settings : mapping, optional
+        Of a method that has some besides the thresholds of the bundle.
+    warnings : sequence of str
+        What the user was warned of.
     """
     return {
         "program": f"napari-claps {__version__}",
@@ -111,8 +136,14 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
         "thresholds": {p.label: _thresholds(p, manifest, modality) for p in prompts},
         "score_threshold": settings.score_threshold,
         "slices": slices,
+        "region": asked.get("region"),
         "method": settings.method,
+        "method_settings": dict(method_settings or {}),
+        "uncertainty": {"unit": "bit", "what": "entropy of the mean of an ensemble"} if settings.uncertainty else None,
+        "coverage": settings.coverage,
+        "warnings": list(warnings),
         "device": device,
+        "machine": machine(),
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},

@@ -93,7 +93,7 @@ def _text_block(lines: Sequence[Line]) -> Image.Image:
     y = 16
     for text, size, colour, swatch in lines:
         left = 18 if swatch is None else 42
-        for number, part in enumerate(_wrap(scratch, text, font(size), PANEL - left - 14)):
+        for number, part in enumerate(wrap(scratch, text, font(size), PANEL - left - 14)):
             placed.append((left, y, (part, size, colour, swatch if number == 0 else None)))
             y += int(size * 1.45)
     block = Image.new("RGB", (PANEL, y + 16), BACKGROUND)
@@ -105,7 +105,7 @@ def _text_block(lines: Sequence[Line]) -> Image.Image:
     return block
 
 
-def _wrap(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def wrap(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """Break a text at spaces, and inside a word that is too long for a line."""
     lines = [""]
     for word in text.split(" "):

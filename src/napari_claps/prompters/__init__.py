@@ -12,6 +12,11 @@ from napari_claps.types import Prompt
 if TYPE_CHECKING:
     from napari_claps.models.bundle import Bundle
     from napari_claps.models.clip import ImageFeatures
+    from napari_claps.models.manifest import Pair
+    from napari_claps.settings import Settings
+
+METHODS = ("claps", "medclip-sam", "salip")
+"""Names of the methods, the default first."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +29,69 @@ class ViewBox:
 
 
 class Prompter(Protocol):
-    """Finds boxes for prompts in encoded views."""
+    """Finds boxes for prompts in encoded views.
 
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], thresholds: Sequence[float],
+    Attributes
+    ----------
+    text_weight : float or None
+        How much the mask of the text alone counts beside the masks of the boxes, for all pairs, which then go to SAM
+        without words; None = as measured per pair, and boxes with words.
+    """
+
+    text_weight: float | None
+
+    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
-        """Return the boxes of each view of the batch, best first."""
+        """Return the boxes of each view of the batch, best first.
+
+        Parameters
+        ----------
+        features : ImageFeatures
+            Of B views of one image or volume; the encoder has run and does not run again.
+        prompts : sequence of Prompt
+            What to find: compact targets only, a tree or a band has no use for a box.
+        pairs : sequence of Pair
+            Modality and thresholds of each prompt.
+        view_size : tuple of int
+            Height and width of the views in pixels.
+
+        Returns
+        -------
+        list of list of ViewBox
+            B lists; an empty one says that nothing was found.
+        """
 
 
-def make_prompter(method: str, bundle: Bundle) -> Prompter:
+def make_prompter(method: str, bundle: Bundle, settings: Settings | None = None) -> Prompter:
     """Return the prompter of a method.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    bundle : Bundle
+        Whose networks it uses.
+    settings : Settings, optional
+        For the seed of a method that draws random numbers.
 
     Raises
     ------
     InputError
         If there is no such method.
+    BundleError
+        If the bundle lacks a network that the method needs.
     """
+    bundle.require_method(method)
     if method == "claps":
         from napari_claps.prompters.claps import ClapsPrompter
 
         return ClapsPrompter(bundle)
-    raise InputError(f"Unknown method {method!r}. Known is: claps.")
+    if method == "medclip-sam":
+        from napari_claps.prompters.medclip_sam import MedClipSamPrompter
+
+        return MedClipSamPrompter(bundle, settings)
+    if method == "salip":
+        from napari_claps.prompters.salip import SalipPrompter
+
+        return SalipPrompter(bundle)
+    raise InputError(f"Unknown method {method!r}. Known are: {', '.join(METHODS)}.")

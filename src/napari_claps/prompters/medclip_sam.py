@@ -1,0 +1,121 @@
+"""The MedCLIP-SAMv2 prompter (Koleilat et al., arXiv 2409.19483): what CLIP looks at for a text prompts SAM.
+
+The saliency of a text is the information that passes a bottleneck in a late
+layer (`m2ib`), averaged over the wordings of the target; its best components
+become boxes.
+
+A saliency map always has a highest place, whether or not the target is there,
+and for nonsense too. So, unlike in the original, each region is asked again:
+with its features alone, is the image nearer to the text than to those for
+everything else that could be seen there? The answer is the score of the box,
+and below a threshold the target is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_claps.models.bundle import Bundle
+from napari_claps.models.clip import ImageFeatures
+from napari_claps.models.manifest import Pair
+from napari_claps.prompters import ViewBox
+from napari_claps.prompters.late_layer import LateLayer, late_layer
+from napari_claps.prompters.m2ib import information_map, layer_statistics
+from napari_claps.prompters.medclip_options import MedClipOptions, default_options
+from napari_claps.prompters.regions import Region, find_regions
+from napari_claps.prompters.texts import other_targets, wordings
+from napari_claps.settings import Settings
+from napari_claps.types import Modality, Prompt
+
+MAP_STRIDE = 4
+"""Pixels of the view per pixel of the map in which regions are found."""
+
+
+class MedClipSamPrompter:
+    """Boxes around what CLIP looks at.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    settings : Settings, optional
+        For the seed of the noise.
+    options : mapping of Modality to MedClipOptions, optional
+        The defaults are those of ``medclip_sam.toml``.
+    """
+
+    text_weight: float | None = 0.0
+
+    def __init__(self, bundle: Bundle, settings: Settings | None = None,
+                 options: Mapping[Modality, MedClipOptions] | None = None) -> None:
+        self._bundle = bundle
+        self._seed = (settings or Settings()).seed
+        self.options = options or default_options()
+
+    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+             view_size: tuple[int, int]) -> list[list[ViewBox]]:
+        """See `Prompter.find`; the thresholds of the pairs are those of the detector and say nothing here."""
+        found = []
+        for view in range(len(features.views)):
+            boxes = []
+            for index, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
+                options = self.options[pair.modality]
+                layer = late_layer(self._bundle, features, view, options.bottleneck.layer)
+                saliency = upsampled(self.saliency(layer, prompt, pair.modality), view_size)
+                regions = find_regions(saliency.cpu().numpy(), options.regions)
+                scores = self.region_scores(layer, regions, prompt, pair.modality)
+                boxes += [view_box(region, index, score, view_size) for region, score in
+                          zip(regions, scores, strict=True) if score >= options.score]
+            found.append(sorted(boxes, key=lambda box: -box.score))
+        return found
+
+    def texts(self, prompt: Prompt, modality: Modality) -> tuple[str, ...]:
+        """The wordings over which the saliency is averaged."""
+        return wordings(prompt, modality, self.options[modality].templates)
+
+    def saliency(self, layer: LateLayer, prompt: Prompt, modality: Modality) -> Tensor:
+        """Information (h, w) in nats per position of the layer, the mean over the wordings of the prompt."""
+        settings = self.options[modality].bottleneck
+        texts = self._bundle.clip_text(self.texts(prompt, modality))
+        maps = [information_map(layer.features, layer.embed, text, settings, seed=self._seed + k)
+                for k, text in enumerate(texts)]
+        return layer.to_grid(torch.stack(maps).mean(0))
+
+    @torch.inference_mode()
+    def region_scores(self, layer: LateLayer, regions: Sequence[Region], prompt: Prompt,
+                      modality: Modality) -> list[float]:
+        """Score in [0, 1] of each region: how much better the prompt fits it than other targets do.
+
+        Everything but the region's features is replaced by the layer's mean. The score is the logistic function of
+        the cosine with the prompt less the mean cosine with the other targets of the modality, times CLIP's scale.
+        """
+        if not regions:
+            return []
+        clip_text = self._bundle.clip_text
+        own = F.normalize(clip_text(wordings(prompt, modality)).mean(0), dim=0)
+        others = clip_text(other_targets(prompt, modality))
+        values = layer.features.float()
+        mean, _ = layer_statistics(values)
+        masks = torch.from_numpy(np.stack([region.mask for region in regions])).to(values)
+        kept = [layer.from_grid(share) for share in F.interpolate(masks[:, None], layer.grid, mode="area")[:, 0]]
+        with torch.autocast(values.device.type, enabled=False):
+            embeddings = layer.embed(torch.stack([mean + (values - mean) * share for share in kept]))
+        margin = embeddings @ own - (embeddings @ others.T).mean(1)
+        return torch.sigmoid(self._bundle.clip.scale * margin).tolist()
+
+
+def upsampled(saliency: Tensor, view_size: tuple[int, int]) -> Tensor:
+    """A map (h, w) of the layer as (H, W) over the view, at `MAP_STRIDE`."""
+    size = (max(1, view_size[0] // MAP_STRIDE), max(1, view_size[1] // MAP_STRIDE))
+    return F.interpolate(saliency[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def view_box(region: Region, prompt: int, score: float, view_size: tuple[int, int]) -> ViewBox:
+    """The box of a region in pixels of the view."""
+    y0, x0, y1, x1 = (float(MAP_STRIDE * v) for v in region.box)
+    return ViewBox((x0, y0, min(x1, view_size[1]), min(y1, view_size[0])), prompt, score)
+

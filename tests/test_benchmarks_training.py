@@ -1,0 +1,113 @@
+"""The comparisons of the model card on tiny data: a plain U-Net, and the mask head with the true boxes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import sam_boxes, unet
+from napari_claps.errors import InputError
+from napari_claps.types import Modality
+from napari_claps.views import Tile, plan_tiles
+from tests.training_data import CONFIG, write_clip, write_data
+from training.scoring import Annotated
+from training.tiles import fuse_tiles, targets_by_side
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    root = write_data(tmp_path / "data", count=14)
+    text = (root / "segmentation.csv").read_text().splitlines()
+    text[-2:] = [line.replace(",train,", ",val,") for line in text[-2:]]
+    (root / "segmentation.csv").write_text("\n".join(text) + "\n")
+    monkeypatch.setenv("CLAPS_DATA", str(root))
+    return root
+
+
+def write_config(path, **values):
+    config = {**CONFIG, **values}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in config.items() if not isinstance(v, dict)]
+    lines += [f"[{k}]\n" + "\n".join(f"{a} = {b}" for a, b in v.items()) for k, v in config.items()
+              if isinstance(v, dict)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (700, 1400), (1500, 1500)])
+def test_fused_tiles_are_the_image(shape) -> None:
+    image = np.random.default_rng(0).random((shape[0] // 50, shape[1] // 50, 3)).astype(np.float32)
+    image = np.kron(image, np.ones((50, 50, 1), np.float32))
+    side = max(image.shape[:2])
+    assert len(plan_tiles(image.shape[:2])) == (1 if shape == (96, 128) else len(plan_tiles(image.shape[:2])))
+    found = fuse_tiles(image, side, "cpu", lambda view, tile: torch.nn.functional.avg_pool2d(view, 2)[0, :2])
+    assert found.shape == (2, *image.shape[:2])
+    assert np.abs(found - image[..., :2].transpose(2, 0, 1)).mean() < 0.02
+
+
+def test_targets_are_grouped_as_the_pipeline_does() -> None:
+    groups = targets_by_side(Modality.CFP, ("vessel", "artery", "optic_disc", "microaneurysm"), (2000, 2500))
+    assert sorted(map(sorted, groups.values())) == [["artery", "vessel"], ["microaneurysm"], ["optic_disc"]]
+
+
+def test_boxes_are_cut_at_the_border_of_a_tile() -> None:
+    boxes = np.array([[10.0, 20.0, 40.0, 60.0], [90.0, 90.0, 95.0, 99.0], [0.0, 0.0, 30.4, 31.0]])
+    assert sam_boxes.boxes_in(Tile(30, 30, 32, 64), boxes).tolist() == [[0.0, 0.0, 30.0, 10.0]]
+
+
+def test_unet_learns_what_was_asked_and_is_scored(data, tmp_path, capsys) -> None:
+    config = write_config(tmp_path / "tiny.toml", steps=8, save_every=4, synthetic=0)
+    arguments = ["--modality", "oct", "--config", config, "--init", write_clip(tmp_path / "clip"), "--limit", 1,
+                 "--out", tmp_path / "unet"]
+    assert unet.main([str(a) for a in arguments]) == 0
+    facts = json.loads((tmp_path / "unet" / "unet.json").read_text())
+    assert facts["steps"] == 8 and set(facts["thresholds"]) == {"drusen", "intraretinal_fluid"}
+    assert {r["target"] for r in facts["summary"]} == {"drusen", "intraretinal_fluid"}
+    assert all(0 <= r["dice"] <= 1 and 0 <= r["aupr"] <= 1 for r in facts["summary"] if r["n_present"])
+    rows = [json.loads(line)["loss"] for line in (tmp_path / "unet" / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 8 and np.mean(rows[-2:]) < np.mean(rows[:2])
+    assert (tmp_path / "unet" / "data.csv").exists()
+
+    assert unet.main([*map(str, arguments[:-1]), str(tmp_path / "b"), "--exclude-dataset", "made"]) == 1
+    assert "no image of the 15 % held out is left" in capsys.readouterr().err
+    arguments[1] = "cfp"
+    assert unet.main([str(a) for a in arguments]) == 1
+    assert "No image of modality cfp is left. There are: oct" in capsys.readouterr().err
+
+
+def test_unet_starts_from_the_trunk_of_a_checkpoint(tmp_path) -> None:
+    net = unet.UNet(2)
+    checkpoint = write_clip(tmp_path / "clip")
+    unet.start_trunk(net, checkpoint, frozen_blocks=2)
+    theirs = torch.load(checkpoint, weights_only=True)["model"]
+    assert torch.equal(net.trunk.conv_stem.weight, theirs["model.visual.trunk.conv_stem.weight"])
+    assert [net.trunk.blocks[i][0].conv_dw.weight.requires_grad for i in (1, 2)] == [False, True]
+    with torch.no_grad():
+        assert net.eval()(torch.rand(1, 3, 64, 96)).shape == (1, 2, 32, 48)
+    torch.save({"model": {}}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"x\.pt: holds no trunk tf_efficientnet_lite0"):
+        unet.start_trunk(net, tmp_path / "x.pt", frozen_blocks=1)
+
+
+def test_true_boxes_are_prompts_with_and_without_text(data, tiny_bundle, tmp_path) -> None:
+    path = tmp_path / "boxes.json"
+    assert sam_boxes.main(["--bundle", str(tiny_bundle), "--device", "cpu", "--out", str(path)]) == 0
+    both, alone = (json.loads(p.read_text()) for p in (path, tmp_path / "boxes_without_text.json"))
+    assert both["prompt"] == "text and box" and alone["prompt"] == "box" and len(both["sha256"]) == 64
+    for facts in (both, alone):
+        assert {r["target"] for r in facts["summary"]} <= {"drusen", "intraretinal_fluid"} and facts["summary"]
+        assert all(0 <= r["dice"] <= 1 for r in facts["summary"])
+    assert both["summary"] != alone["summary"], "the text plays a part"
+
+
+def test_a_target_without_a_true_box_has_no_mask(data, tiny_bundle) -> None:
+    from napari_claps.models.bundle import load_bundle
+    from training.data import segmentation_records
+
+    item = Annotated.read(segmentation_records("val")[0])
+    empty = Annotated(item.record, item.image, {t: np.zeros_like(m) for t, m in item.truth.items()}, None)
+    bundle = load_bundle(str(tiny_bundle), device="cpu")
+    assert sam_boxes.masks_of_boxes(bundle, empty, ["drusen"], 448, with_text=True).max() == 0
+    assert sam_boxes.masks_of_boxes(bundle, item, ["drusen"], 448, with_text=True).max() > 0

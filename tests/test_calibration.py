@@ -1,0 +1,121 @@
+"""From scores to probabilities: monotone, finite, and right where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from napari_claps.calibration import (
+    INPUTS,
+    calibrated_presence,
+    calibration_error,
+    fit_calibration,
+    log_loss,
+    presence_inputs,
+)
+from training.calibrate import EVEN, Observation, calibrate, choose_calibration
+
+unit = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(unit, unit, st.booleans()), min_size=4, max_size=30), unit, unit, st.floats(0, 0.5))
+def test_a_higher_score_never_makes_a_target_less_likely(rows: list, presence: float, highest: float,
+                                                         more: float) -> None:
+    rows = [*rows, (0.4, 0.6, True), (0.6, 0.4, False)]
+    inputs = [presence_inputs(p, h) for p, h, _ in rows]
+    names = ("presence", "mask")
+    fitted = fit_calibration({n: [i[n] for i in inputs] for n in names}, [there for *_, there in rows])
+    assert all(np.isfinite(v) for v in fitted.values()) and all(fitted[n] >= 0 for n in names)
+    low = calibrated_presence(fitted, presence_inputs(presence, highest))
+    for p, h in ((min(presence + more, 1), highest), (presence, min(highest + more, 1))):
+        assert 0 <= low <= calibrated_presence(fitted, presence_inputs(p, h)) + 1e-12 <= 1 + 1e-9
+
+
+def test_a_known_curve_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(4000)
+    inputs = [presence_inputs(s, 0.5) for s in scores]
+    truth = np.array([expit(0.8 * i["presence"] - 1) for i in inputs])
+    present = rng.random(4000) < truth
+    fitted = fit_calibration({"presence": [i["presence"] for i in inputs]}, present)
+    found = np.array([calibrated_presence(fitted, i) for i in inputs])
+    assert np.abs(found - truth).mean() < 0.03
+    error, groups = calibration_error(found, present)
+    assert error < 0.03 and sum(g["n"] for g in groups) == 4000 and len(groups) == 5
+    raw, _ = calibration_error(scores, present)
+    assert raw > 3 * error
+
+
+def test_classes_that_one_score_separates_give_a_finite_fit() -> None:
+    fitted = fit_calibration({"presence": [-3.0, -2.0, 2.0, 3.0]}, [False, False, True, True])
+    low, high = (calibrated_presence(fitted, dict.fromkeys(INPUTS, 0.0) | {"presence": v}) for v in (-2, 2))
+    assert 0 < low < 0.5 < high < 1
+
+
+def test_inputs() -> None:
+    inputs = presence_inputs(0.5, 1.0, [(0, 0, 5, 5, 0.3), (1, 1, 4, 4, 0.6)])
+    assert inputs["presence"] == 0 and inputs["box"] == 0.6 and np.isfinite(inputs["mask"])
+    assert presence_inputs(0, 0)["box"] == 0
+
+
+def test_error_of_a_forecast_that_is_always_wrong_and_ties_stay_together() -> None:
+    error, groups = calibration_error([0.9] * 10, [False] * 10)
+    assert error == pytest.approx(0.9) and len(groups) == 1
+    assert log_loss([1.0, 0.0], [False, True]) == pytest.approx(-np.log(1e-6))
+    assert calibration_error([0.0, 1.0], [False, True])[0] == 0
+
+
+def seen(presence: float, highest: float, box: float, there: bool) -> Observation:
+    inputs = presence_inputs(presence, highest, [(0, 0, 1, 1, box)] if box else [])
+    curve = np.zeros(3)
+    return Observation(there, inputs, curve if there else None, curve)
+
+
+def rows(n: int, informative: str, seed: int = 0) -> list[Observation]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for k in range(n):
+        there = k % 3 == 0
+        noise = {"presence": rng.uniform(0.4, 0.6), "highest": rng.uniform(0.4, 0.6), "box": rng.uniform(0.2, 0.4)}
+        noise[informative] = float(np.clip(rng.normal(0.75 if there else 0.3, 0.12), 0.01, 0.99))
+        made.append(seen(**noise, there=there))
+    return made
+
+
+@pytest.mark.parametrize(("informative", "name"), [("presence", "presence"), ("highest", "mask"), ("box", "box")])
+def test_the_input_that_knows_is_taken_alone(informative: str, name: str) -> None:
+    calibration, quality = choose_calibration(rows(45, informative))
+    assert set(calibration) == {"offset", name} and calibration[name] > 0
+    assert quality["presence_log_loss"] < quality["prevalence_log_loss"] / 1.5
+
+
+def test_the_threshold_keeps_the_images_with_the_target_and_never_exceeds_even_odds() -> None:
+    observed = rows(60, "presence")
+    made = calibrate({"threshold": 0.5, "presence": 0.9, "min_area": 4}, observed)
+    probability = [calibrated_presence(made["calibration"], o.inputs) for o in observed if o.present]
+    assert np.mean(np.array(probability) >= made["presence"]) >= 0.95 and 0 < made["presence"] <= EVEN
+
+
+def test_without_absent_images_the_score_stays_a_score() -> None:
+    observed = [seen(0.9, 0.9, 0, True) for _ in range(12)]
+    made = calibrate({"threshold": 0.5, "presence": 0.3}, observed)
+    assert "calibration" not in made and made["presence"] == 0.3 and made["n_outer"] == 12
+    again = calibrate({"threshold": 0.5, "presence": 0.3, "calibration": {"offset": 1.0}}, observed)
+    assert "calibration" not in again and again["presence"] == 0, "a probability is no threshold for a score"
+
+
+def test_an_absent_answer_counts_as_missed() -> None:
+    observed = [seen(0.9, 0.9, 0, True)] * 20 + [seen(0.01, 0.9, 0, True)] * 20
+    kept = calibrate({"threshold": 0.5, "presence": 0.0}, observed)
+    gated = calibrate({"threshold": 0.5, "presence": 0.5}, observed)
+    assert set(kept["outer"]) == {"0.8", "0.9", "0.95"} and not gated["outer"]
+    assert (kept["n_inner"], gated["n_inner"]) == (40, 20) and set(gated["inner"]) == set(kept["inner"])
+
+
+def test_too_few_images_give_only_what_they_can() -> None:
+    made = calibrate({"threshold": 0.5, "presence": 0.0}, [seen(0.9, 0.9, 0, True)] * 10)
+    assert set(made["outer"]) == set(made["inner"]) == {"0.8", "0.9"}
+    assert not calibrate({"threshold": 0.5, "presence": 0.0}, [seen(0.9, 0.9, 0, True)] * 3)["outer"]

@@ -1,0 +1,139 @@
+"""The three methods are one pipeline: the same contract, and masks that come from the boxes where a method says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_claps.errors import InputError
+from napari_claps.models.bundle import Bundle, load_bundle
+from napari_claps.models.segmenter import MaskPrompts
+from napari_claps.pipeline import Pipeline
+from napari_claps.prompters import METHODS, ViewBox, make_prompter
+from napari_claps.prompters.salip import SalipOptions, SalipPrompter
+from napari_claps.settings import Settings
+from napari_claps.types import Modality, RetinalImage, SliceResult
+
+TARGETS = ["IRF", "retina"]
+LABELS = ["intraretinal_fluid", "retina"]
+SHAPE = (32, 96)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return load_bundle(tiny_bundle, device="cpu")
+
+
+def pipeline(bundle: Bundle, method: str) -> Pipeline:
+    return Pipeline(bundle, Settings(bundle=str(bundle.manifest.folder), method=method, seed=3))
+
+
+def bscan() -> RetinalImage:
+    data = (np.random.default_rng(0).random(SHAPE) * 255).astype(np.uint8)
+    return RetinalImage(data, modality=Modality.OCT, source="bscan.tif")
+
+
+class FixedPrompter:
+    """Finds the same boxes in every view, whatever is asked for."""
+
+    text_weight = 0.0
+
+    def __init__(self, *boxes: ViewBox) -> None:
+        self.boxes = list(boxes)
+
+    def find(self, features, prompts, pairs, view_size) -> list[list[ViewBox]]:
+        return [self.boxes for _ in features.views]
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def twice(request: pytest.FixtureRequest, bundle: Bundle) -> tuple[SliceResult, SliceResult]:
+    """The same B-scan, segmented by two pipelines of one method."""
+    first, second = (next(pipeline(bundle, request.param).run(bscan(), TARGETS)) for _ in range(2))
+    return first, second
+
+
+def test_every_method_keeps_the_contract(twice: tuple[SliceResult, SliceResult]) -> None:
+    result = twice[0]
+    height, width = SHAPE
+    assert list(result.masks) == LABELS and set(result.presence) == set(LABELS)
+    assert all(m.shape == SHAPE and m.dtype == np.uint16 for m in result.masks.values())
+    assert all(0 <= p <= 1 for p in result.presence.values())
+    for box in result.boxes:
+        assert 0 <= box.y0 < box.y1 <= height and 0 <= box.x0 < box.x1 <= width and 0 <= box.score <= 1
+    for label, mask in result.masks.items():
+        assert {b.instance for b in result.boxes if b.label == label} == set(np.unique(mask)) - {0}
+
+
+def test_every_method_gives_the_same_again(twice: tuple[SliceResult, SliceResult]) -> None:
+    first, second = twice
+    for label in LABELS:
+        np.testing.assert_array_equal(first.masks[label], second.masks[label])
+    assert first.boxes == second.boxes and first.presence == second.presence
+
+
+def test_a_layer_is_the_same_whatever_the_method(bundle: Bundle, twice: tuple[SliceResult, SliceResult]) -> None:
+    alone = next(pipeline(bundle, "claps").run(bscan(), ["retina"]))
+    np.testing.assert_array_equal(twice[0].masks["retina"] > 0, alone.masks["retina"] > 0)
+
+
+def run_with(bundle: Bundle, prompter: object, targets: list[str]) -> SliceResult:
+    made = pipeline(bundle, "salip")
+    made._prompter = prompter
+    return next(made.run(bscan(), targets))
+
+
+def test_without_a_box_a_target_is_absent(bundle: Bundle) -> None:
+    result = run_with(bundle, FixedPrompter(), ["drusen", "retina"])
+    assert not result.masks["drusen"].any() and result.presence["drusen"] == 0
+    assert [b for b in result.boxes if b.label == "drusen"] == []
+    assert result.presence["retina"] > 0  # the layer is still found by its words
+
+
+def test_the_mask_is_what_sam_draws_in_the_box_without_words(bundle: Bundle) -> None:
+    box = ViewBox((160.0, 32.0, 320.0, 96.0), 0, 0.7)
+    sent: list[MaskPrompts] = []
+    original = bundle.segmenter.predict_masks
+    bundle.segmenter.predict_masks = lambda maps, prompts: sent.append(prompts) or original(maps, prompts)
+    try:
+        result = run_with(bundle, FixedPrompter(box), ["drusen", "subretinal_fluid"])
+    finally:
+        del bundle.segmenter.predict_masks
+    (prompts,) = sent
+    boxed = torch.isfinite(prompts.boxes).all(1)
+    assert boxed.sum() == 1 and prompts.boxes[boxed].tolist() == [list(box.corners)]
+    assert torch.isnan(prompts.text[boxed]).all() and torch.isfinite(prompts.text[~boxed]).all()
+    assert result.presence["drusen"] == pytest.approx(0.7) and result.presence["subretinal_fluid"] == 0
+    rows, columns = np.nonzero(result.masks["drusen"])
+    scale = 448 / SHAPE[1]  # the working scale of a B-scan this small
+    assert len(rows) and rows.min() >= 22 / scale and rows.max() <= 106 / scale + 1  # within the box, or nearly
+    assert columns.min() >= 140 / scale and columns.max() <= 340 / scale + 1
+    assert not result.masks["subretinal_fluid"].any()
+
+
+def test_the_same_box_gives_the_same_mask_whatever_the_words(bundle: Bundle) -> None:
+    box = ViewBox((160.0, 32.0, 320.0, 96.0), 0, 0.7)
+    results = [run_with(bundle, FixedPrompter(box), [t]) for t in ("drusen", "SRF", "grey blob")]
+    masks = [next(iter(r.masks.values())) > 0 for r in results]
+    assert (masks[0] == masks[1]).all() and (masks[0] == masks[2]).all()
+
+
+def test_salip_finds_something_and_says_how_sure_it_is(bundle: Bundle) -> None:
+    everything = SalipOptions(points_per_side=4, predicted_iou=1e-6, stability=1e-6, min_area=0.0, max_area=1.0,
+                              score=0.0)
+    options = dict.fromkeys(Modality, everything)
+    result = run_with(bundle, SalipPrompter(bundle, options), ["drusen", "subretinal_fluid"])
+    assert 0 < result.presence["drusen"] < 1 and 0 < result.presence["subretinal_fluid"] < 1
+    nothing = {m: replace(everything, score=1.0) for m in Modality}
+    result = run_with(bundle, SalipPrompter(bundle, nothing), ["drusen", "subretinal_fluid"])
+    assert not result.boxes and not any(m.any() for m in result.masks.values())
+
+
+def test_unknown_methods_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="Unknown method 'sam'. Known are: claps, medclip-sam, salip"):
+        Settings(method="sam")
+    with pytest.raises(InputError, match="Unknown method 'sam'. Known are: claps, medclip-sam, salip"):
+        make_prompter("sam", bundle)

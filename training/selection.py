@@ -1,0 +1,59 @@
+"""Which annotated images a run learns from, and what must be there before hours are spent on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from napari_claps.errors import InputError
+from training.data import HELD_OUT_PERCENT, Record, data_root, is_held_out, segmentation_records
+
+
+def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[Record]:
+    """List the images of ``train`` that a configuration names.
+
+    Parameters
+    ----------
+    config : dict
+        ``datasets``, the data sets to use (all if it is empty or missing), and ``exclude``, those to leave out: for
+        leave-one-source-out.
+    held_out : bool
+        The held-out part instead of the rest.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, nothing is left, or a data set has no mask at all: all its targets would be learned as
+        absent.
+    """
+    only, without = tuple(config.get("datasets", ())), tuple(config.get("exclude", ()))
+    everything = segmentation_records("train")
+    known = {r.dataset for r in everything}
+    unknown = sorted({*only, *without} - known)
+    if unknown:
+        raise InputError(f"{data_root()}: the data set {', '.join(unknown)}, named in the configuration, has no image "
+                         f"of split 'train'. There are: {', '.join(sorted(known))}.")
+    records = [r for r in everything if is_held_out(r.dataset, r.stem) == held_out
+               and (not only or r.dataset in only) and r.dataset not in without]
+    if not records:
+        part = f"of the {HELD_OUT_PERCENT} % held out" if held_out else "to learn from"
+        raise InputError(f"{data_root()}: no image {part} is left of the {len(everything)} of split 'train', with "
+                         f"datasets = {list(only) or 'all'} and exclude = {list(without)} in the configuration.")
+    check_masks(records)
+    return records
+
+
+def check_masks(records: Sequence[Record]) -> None:
+    """Refuse data sets without any mask.
+
+    Raises
+    ------
+    InputError
+    """
+    with_masks = {r.dataset for r in records if r.masks}
+    for record in records:
+        if record.dataset not in with_masks:
+            target = next(iter(record.targets), "TARGET")
+            expected = data_root() / "segmentation" / record.dataset / "masks" / target / f"{record.stem}.png"
+            raise InputError(f"The data set {record.dataset} has no masks: {expected} and all others are missing. "
+                             f"Put them there, or leave it out: exclude = [\"{record.dataset}\"] in the configuration.")
