@@ -1,6 +1,6 @@
 """The three methods on the same images: how well they find compact targets, whether they say absent, what they cost.
 
-``python -m benchmarks.methods --limit 2 --out table.md`` runs them on the first images of every data set of ``val`` and
+``python -m benchmarks.methods --limit 2 --out table.md`` runs them on a few images of every data set of ``val`` and
 writes a Markdown table. The modality is given. Vessels and layers are left out: they have no boxes, so the methods do
 not differ there.
 """
@@ -11,7 +11,7 @@ import argparse
 import math
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from napari_claps.prompters import METHODS
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess
 from napari_claps.vocabulary import MODALITIES, TARGETS, Kind
+from training.choose_salip import varied_records
 from training.data import Record, read_mask, segmentation_records
 
 
@@ -49,18 +50,6 @@ def asked_targets(bundle: Bundle, record: Record) -> list[str]:
     """Annotated compact targets that the bundle knows."""
     return [t for t in record.targets if TARGETS[t].kind in (Kind.OBJECT, Kind.LESION)
             and bundle.manifest.pair(record.modality, t)]
-
-
-def chosen_records(bundle: Bundle, split: str, limit: int) -> list[Record]:
-    """The first `limit` images of every data set in which something is asked for."""
-    seen: Counter[str] = Counter()
-    chosen = []
-    for record in segmentation_records(split):
-        if asked_targets(bundle, record):
-            seen[record.dataset] += 1
-            if seen[record.dataset] <= limit:
-                chosen.append(record)
-    return chosen
 
 
 def measure(pipeline: Pipeline, record: Record, targets: Sequence[str]) -> tuple[list[Row], float]:
@@ -122,7 +111,7 @@ def main() -> int:
     torch.set_num_threads(a.threads)
     try:
         bundle = load_bundle(a.bundle, device=a.device)
-        records = chosen_records(bundle, a.split, a.limit)
+        records = varied_records(segmentation_records(a.split), a.limit, lambda r: asked_targets(bundle, r))
         pipelines = [Pipeline(bundle, Settings(bundle=a.bundle, method=m)) for m in METHODS]
         rows: list[Row] = []
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)

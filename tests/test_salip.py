@@ -21,7 +21,15 @@ from napari_claps.prompters.automatic_masks import (
     point_grid,
     propose_masks,
 )
-from napari_claps.prompters.salip import DEFAULTS, SalipOptions, SalipPrompter, admitted, best_rows, cut_out
+from napari_claps.prompters.salip import (
+    DEFAULTS,
+    SalipOptions,
+    SalipPrompter,
+    admitted,
+    best_rows,
+    cut_out,
+    options_for,
+)
 from napari_claps.types import Modality
 from napari_claps.vocabulary import make_prompt
 
@@ -207,6 +215,14 @@ def test_options_admit_and_rank() -> None:
     scores = np.array([0.2, float("nan"), 0.7, 0.1, 0.4])
     assert best_rows(scores, range(5), replace(OPEN, top_k=2, score=0.15)) == [2, 4]
     assert best_rows(scores, [0, 1, 3], replace(OPEN, top_k=2, score=0.15)) == [0]
+
+
+def test_lesions_may_be_small_and_many() -> None:
+    options = SalipOptions(min_area=0.01, top_k=1)
+    assert options_for(make_prompt("optic_disc", Modality.CFP), options) == options
+    assert options_for(make_prompt("a round spot", Modality.CFP), options) == options
+    lesion = options_for(make_prompt("microaneurysm", Modality.CFP), options)
+    assert lesion.min_area == 0 and lesion.top_k > 40 and lesion.score == options.score
 
 
 def test_every_modality_has_defaults() -> None:

@@ -4,8 +4,8 @@
 
 The grid is coarse and the images are few: this finds the order of magnitude, not the last digit. A setting is as good
 as the mean over targets of Dice where the target is, and of the share of right "absent" where it is not; both count
-the same. One that never finds anything is not taken even where that would be best. ``val`` is never looked at. The
-winners stand in `napari_claps.prompters.salip.DEFAULTS`.
+the same. Where nothing beats calling every target absent, the strictest setting wins and says just that. ``val`` is
+never looked at. The winners stand in `napari_claps.prompters.salip.DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from napari_claps.errors import InputError
 from napari_claps.field import box_window, cut, scaled_batch
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.segmenter import PIXEL_STRIDE, MaskPrediction, MaskPrompts, PixelMaps, RetinalSam
@@ -41,7 +40,7 @@ PREDICTED_IOU = (0.01, 0.05, 0.2, 0.5)
 STABILITY = (0.05, 0.2, 0.5)
 MIN_AREA = (0.0003, 0.001, 0.005)
 TOP_K = (1, 2, 4, 8)
-SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+SCORES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 AS_GOOD = 0.005
 """Settings this near to the best are as good; of them the cheapest and strictest is taken."""
 
@@ -96,18 +95,18 @@ class RememberedSam:
         return self._answers[key]
 
 
-def chosen_records(bundle: Bundle, limit: int) -> list[Record]:
-    """At most `limit` images of each data set, those first that show what none before did."""
+def varied_records(records: Sequence[Record], limit: int, asked: Callable[[Record], Sequence[str]]) -> list[Record]:
+    """At most `limit` images of each data set that have what is asked, those first that show what none before did."""
     by_set: dict[str, list[Record]] = defaultdict(list)
-    for record in segmentation_records("train", held_out=True):
-        if compact_targets(bundle, record):
+    for record in records:
+        if asked(record):
             by_set[record.dataset].append(record)
     chosen = []
-    for records in by_set.values():
+    for left in by_set.values():
         shown: set[str] = set()
-        for _ in range(min(limit, len(records))):
-            best = max(records, key=lambda r: len(set(compact_targets(bundle, r)) & set(r.masks) - shown))
-            records.remove(best)
+        for _ in range(min(limit, len(left))):
+            best = max(left, key=lambda r: len(set(asked(r)) & set(r.masks) - shown))
+            left.remove(best)
             shown |= set(best.masks)
             chosen.append(best)
     return chosen
@@ -186,17 +185,8 @@ def quality(images: list[dict[tuple[int, float], Candidates]], options: SalipOpt
 
 
 def choose(images: list[dict[tuple[int, float], Candidates]]) -> tuple[SalipOptions, float, float]:
-    """The setting that is best, or as good and cheaper, with its two values of `quality`.
-
-    Raises
-    ------
-    InputError
-        If no setting finds anything.
-    """
+    """The setting that is best, or as good, cheaper and stricter, with its two values of `quality`."""
     table = [(options, *quality(images, options)) for options in grid()]
-    table = [row for row in table if row[2] > 0]
-    if not table:
-        raise InputError("No setting finds any target in these images.")
     best = max(value for _, value, _ in table)
     near = [row for row in table if row[1] >= best - AS_GOOD]
     return min(near, key=lambda row: (row[0].points_per_side, row[0].top_k, -row[0].score, -row[0].min_area,
@@ -212,7 +202,9 @@ def main() -> None:
     bundle = load_bundle(a.bundle, device="cpu")
     begin = time.process_time()
     by_modality: dict[Modality, list] = defaultdict(list)
-    for record in tqdm(chosen_records(bundle, a.limit), desc="held-out images", mininterval=10):
+    records = varied_records(segmentation_records("train", held_out=True), a.limit,
+                             lambda record: compact_targets(bundle, record))
+    for record in tqdm(records, desc="held-out images", mininterval=10):
         if found := candidates(bundle, record):
             by_modality[record.modality].append(found)
     result = {}
