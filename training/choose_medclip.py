@@ -173,7 +173,8 @@ def as_toml(chosen: dict[str, dict[str, Any]], images: dict[str, int], bundle: s
         dice = ", ".join(f"{t} {v:.2f}" for t, v in found["dice"].items())
         scores = ", ".join(f"{name} {np.mean(found[name]):.2f} (n={len(found[name])})"
                            for name in ("present", "missing", "nonsense") if found[name])
-        lines += ["", f"[{modality}]", f"# held-out images: {images[modality]}; boxes: {dice}", f"# mean score: {scores}"]
+        lines += ["", f"[{modality}]", f"# held-out images: {images[modality]}; boxes: {dice}",
+                  f"# mean score: {scores}"]
         lines += table(MedClipOptions(
             Bottleneck(layer=found["layer"], beta=found["beta"], variance=found["variance"]),
             RegionRule(Cut(found["cut"]), found["threshold"], found["components"]), score=found["score"]))
