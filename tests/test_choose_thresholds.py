@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.choose_thresholds import choose, presence_threshold, told_apart
+from training.export import is_answered
 
 
 def rows(**by_text: float) -> list[dict]:
@@ -41,3 +42,13 @@ def test_the_setting_nearest_to_neutral_wins_among_equals() -> None:
     found = [{"presence": 0.8, "present": True, "1.0/0.3": 0.700, "1.0/0.5": 0.699, "0.5/0.5": 0.4} for _ in range(3)]
     chosen = choose(found)
     assert (chosen["threshold"], chosen["text_weight"]) == (0.5, 1.0)
+
+
+def test_a_bundle_answers_only_what_it_can_call_absent() -> None:
+    good = {"dice_held_out": 0.5, "told_apart": True, "n_held_out": 8, "n_absent_held_out": 20, "n_inner": 12,
+            "n_outer": 8}
+    assert is_answered(good)
+    assert not is_answered(good | {"n_inner": 20}), "found in 12 of 20 images without it"
+    assert not is_answered(good | {"n_held_out": 3}), "too few to fit the presence"
+    assert is_answered(good | {"n_held_out": 3, "n_absent_held_out": 0}), "every image shows it: nothing to fit"
+    assert not is_answered(good | {"dice_held_out": 0.2}) and not is_answered(good | {"told_apart": False})

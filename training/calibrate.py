@@ -40,8 +40,8 @@ from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
-from training.choose_thresholds import MIN_CLASS, Sample, by_side, held_out_images, presence_threshold
-from training.export import is_answered
+from training.choose_thresholds import Sample, by_side, held_out_images, presence_threshold
+from training.export import MIN_CLASS, is_answered
 
 FOLDS = 44
 """Most parts of the cross-validation; with fewer images each is left out once."""

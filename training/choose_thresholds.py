@@ -37,14 +37,13 @@ from napari_claps.types import Modality
 from napari_claps.views import working_side
 from napari_claps.vocabulary import TARGETS, make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
+from training.export import MIN_CLASS
 from training.sampler import CachedImage, synthetic_images
 
 SHARES = (1.0, 0.75, 0.5)
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_TEXT_GAIN = 0.05
 MIN_SENSITIVITY = 0.95
-MIN_CLASS = 4
-"""Present and absent images needed before a presence threshold is fitted."""
 
 Sample = tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]
 """Modality, (y, x, 3) uint8 image, masks of what is present, all annotated targets, field of view."""

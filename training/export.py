@@ -22,6 +22,10 @@ NOTICE = ("Research use only, not for clinical decisions. Trained on public rese
 MAX_BYTES = 60_000_000
 MIN_DICE = 0.3
 """Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""
+MAX_FALSE_ALARMS = 0.5
+"""Share of the held-out images without the target in which it may be found."""
+MIN_CLASS = 4
+"""Held-out images with and without a target that are needed to fit its presence."""
 
 
 def write_manifest(folder: Path, *, name: str, version: str, licence: str, notice: str,
@@ -83,8 +87,18 @@ def default_pairs(min_images: int = 8) -> list[dict[str, Any]]:
 
 
 def is_answered(pair: Mapping[str, Any]) -> bool:
-    """Whether the bundle shall answer for a pair: its masks are good enough, and depend on the text."""
-    return pair.get("dice_held_out", 1.0) >= MIN_DICE and pair.get("told_apart", True)
+    """Whether the bundle shall answer for a pair.
+
+    Its masks must be good enough on held-out images and depend on the text. Where there are held-out images without
+    the target, enough must show it to fit the presence, and the fitted one must call most of the others absent.
+    """
+    if pair.get("dice_held_out", 1.0) < MIN_DICE or not pair.get("told_apart", True):
+        return False
+    n_absent, n_present = pair.get("n_absent_held_out", 0), pair.get("n_held_out", 0)
+    if n_absent < MIN_CLASS:
+        return True
+    false_alarms = pair.get("n_inner", 0) - pair.get("n_outer", 0)  # found, less those that show it
+    return n_present >= MIN_CLASS and false_alarms <= MAX_FALSE_ALARMS * n_absent
 
 
 def add_box_thresholds(pairs: Sequence[dict[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> None:
@@ -120,7 +134,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="folder of training.evaluate on val")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="claps-tiny")
-    parser.add_argument("--version", default="0.1.0")
+    parser.add_argument("--version", default="0.2.0")
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
     pairs = json.loads(a.pairs.read_text())["pairs"] if a.pairs else default_pairs()
