@@ -11,6 +11,8 @@ from napari_claps.device import choose_device
 from napari_claps.errors import BundleError, DeviceError
 from napari_claps.models.bundle import load_bundle
 from napari_claps.models.manifest import available_bundles, read_manifest
+from napari_claps.pipeline import Pipeline
+from napari_claps.settings import Settings
 from napari_claps.types import Modality
 
 
@@ -75,3 +77,12 @@ def test_absent_device_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DeviceError, match="Unknown device 'tpu'"):
         choose_device("tpu")
     assert choose_device("auto") in ("cpu", "mps")
+
+
+def test_the_folder_of_models_is_a_setting(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "models" / "mine")
+    (tmp_path / "s.toml").write_text(f'bundle = "mine"\nmodels_folder = "{(tmp_path / "models").as_posix()}"\n')
+    settings, _ = Settings.from_toml(tmp_path / "s.toml")
+    assert Pipeline.from_settings(settings).bundle.manifest.folder == tmp_path / "models" / "mine"
+    with pytest.raises(BundleError, match="no bundle 'mine'"):
+        Pipeline.from_settings(Settings(bundle="mine"))

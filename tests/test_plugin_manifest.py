@@ -21,7 +21,7 @@ from npe2 import PluginManifest
 import napari_claps
 from napari_claps._layers import KEY, box_corners, box_features, box_style, mask_colormap
 from napari_claps._reader import get_reader
-from napari_claps._writer import write_boxes, write_masks
+from napari_claps._writer import write_boxes, write_masks, write_zarr_masks
 from napari_claps.errors import OutputError
 from napari_claps.types import Box, BoxSource
 
@@ -111,6 +111,33 @@ def test_masks_come_back_as_they_were(tmp_path):
         assert old.units == new.units and new.features["pixels"].sum() == (old.data > 0).sum()
     with tifffile.TiffFile(path) as tif:
         assert tif.series[0].axes == "CZYX" and tif.series[0].dtype == np.uint16
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".ome.zarr"])
+def test_masks_in_other_formats_keep_numbers_and_size(tmp_path, ending):
+    """The format is chosen by the name in the save dialog."""
+    from napari.plugins.io import save_layers
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    data = np.random.default_rng(3).integers(0, 4, (5, 16, 20)).astype(np.uint16)
+    layer = Labels(data, name="drusen", metadata={KEY: {"label": "drusen"}}, **PLACE)
+    path = tmp_path / f"m{ending}"
+    assert [Path(p) for p in save_layers(str(path), [layer])] == [path]
+    if ending == ".nii.gz":
+        import nibabel
+
+        saved = nibabel.load(path)
+        assert np.array_equal(np.asarray(saved.dataobj).T, data)
+        assert np.allclose(saved.header.get_zooms()[::-1], PLACE["scale"]), "mm, as in the layer"
+    else:
+        import zarr
+
+        assert np.array_equal(zarr.open(path, mode="r")["labels/drusen/0"][:], data)
+        assert save_layers(str(path), [layer]), "an earlier one is replaced"
+        (tmp_path / "mine.ome.zarr").mkdir()
+        with pytest.raises(OutputError, match="mine.ome.zarr: is a folder, but no OME-Zarr"):
+            write_zarr_masks(str(tmp_path / "mine.ome.zarr"), [layer.as_layer_data_tuple()])
 
 
 def test_masks_of_a_plane_without_spacing(tmp_path):

@@ -138,7 +138,8 @@ class Engine:
         key = (settings.bundle, settings.device)
         if key not in self._bundles:
             self._bundles.clear()  # one bundle in memory is enough
-            self._bundles[key] = load_bundle(settings.bundle, device=settings.device)
+            self._bundles[key] = load_bundle(settings.bundle, device=settings.device,
+                                             models_folder=settings.models_folder)
         bundle = self._bundles[key]
         if str(bundle.device) == "cpu":
             # Slices of a batch arrive together; alone, they arrive and can be cancelled one by one.

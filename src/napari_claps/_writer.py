@@ -11,6 +11,7 @@ import numpy as np
 from napari_claps._layers import KEY, SPATIAL, box_of, plain, spacing_in
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
+from napari_claps.io.saved_result import SavedResult
 from napari_claps.types import RetinalImage, SpacingSource
 
 _MOST = np.iinfo(np.uint16).max
@@ -26,6 +27,53 @@ def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> lis
     """
     from napari_claps.outputs.masks import MaskWriter
 
+    arrays, spacing = _masks_of(path, layers)
+    first = next(iter(arrays.values()))
+    image = RetinalImage(first, spacing=spacing, source=Path(path).name,
+                         spacing_source=SpacingSource.NONE if spacing is None else SpacingSource.USER)
+    writer = MaskWriter(image, list(arrays))
+    for index in range(image.n_slices):
+        writer.add(index, {label: masks[index] if image.is_volume else masks for label, masks in arrays.items()})
+    with atomic_path(path) as temporary:
+        writer.write(temporary)
+    return [path]
+
+
+def write_nifti_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Save Labels layers as NIfTI with voxel sizes; of several layers each gets a file, named by its target.
+
+    Raises
+    ------
+    InputError
+        If nibabel is missing.
+    OutputError
+        As for `write_masks`.
+    """
+    from napari_claps.io.export_nifti import write_nifti
+
+    return [str(p) for p in write_nifti(_result_of(path, layers), Path(path), overwrite=True)]
+
+
+def write_zarr_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Save Labels layers as OME-Zarr labels, in chunks: for large volumes. An earlier one at `path` is replaced.
+
+    Raises
+    ------
+    InputError
+        If zarr is missing.
+    OutputError
+        As for `write_masks`, or if there is a folder of something else at `path`.
+    """
+    from napari_claps.io.export_zarr import write_ome_zarr
+
+    if Path(path).is_dir() and not (Path(path) / ".zgroup").is_file():
+        raise OutputError(f"{path}: is a folder, but no OME-Zarr; it would be lost. Choose another name.")
+    return [str(p) for p in write_ome_zarr(_result_of(path, layers), Path(path))]
+
+
+def _masks_of(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> tuple[dict[str, np.ndarray],
+                                                                               tuple[float, ...] | None]:
+    """Masks by label, all of one size, and their spacing in mm."""
     arrays = {}
     for data, attributes, _ in layers:
         known = attributes.get("metadata", {}).get(KEY) or {}
@@ -36,15 +84,15 @@ def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> lis
     if len({array.shape for array in arrays.values()}) > 1:
         sizes = ", ".join(f"{label} {array.shape}" for label, array in arrays.items())
         raise OutputError(f"{path}: layers of different size cannot share a file ({sizes}). Save them one by one.")
-    first = next(iter(arrays.values()))
-    image = RetinalImage(first, spacing=(spacing := spacing_in(layers[0][1])), source=Path(path).name,
-                         spacing_source=SpacingSource.NONE if spacing is None else SpacingSource.USER)
-    writer = MaskWriter(image, list(arrays))
-    for index in range(image.n_slices):
-        writer.add(index, {label: masks[index] if image.is_volume else masks for label, masks in arrays.items()})
-    with atomic_path(path) as temporary:
-        writer.write(temporary)
-    return [path]
+    return arrays, spacing_in(layers[0][1])
+
+
+def _result_of(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> SavedResult:
+    """The layers as the exports of the command line take a result."""
+    arrays, spacing = _masks_of(path, layers)
+    shape = next(iter(arrays.values())).shape
+    return SavedResult(Path(path), tuple(arrays), shape, spacing,
+                       lambda name: iter(arrays[name].reshape(-1, *shape[-2:])))
 
 
 def write_boxes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

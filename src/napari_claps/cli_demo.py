@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     out: Path = arguments.output
     options = Options(settings=Settings(device=arguments.device), overwrite=True)
-    manifest = read_manifest(options.settings.bundle)
+    manifest = read_manifest(options.settings.bundle, options.settings.models_folder)
     check_writable(out)
     terminal = Terminal(quiet=arguments.quiet, debug=arguments.debug)
     [photograph] = write_sample(PLANE, out / "samples")

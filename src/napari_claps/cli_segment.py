@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     replay = replay_from(arguments) if arguments.replay else None
     options = replay.options if replay else options_from(arguments)
-    manifest = replay.read_manifest() if replay else read_manifest(options.settings.bundle)
+    settings = options.settings
+    manifest = replay.read_manifest() if replay else read_manifest(settings.bundle, settings.models_folder)
     check_targets(options.targets, options.settings.modality, manifest)
     check_writable(arguments.output)
     terminal = Terminal(quiet=arguments.quiet, debug=arguments.debug)

@@ -53,7 +53,7 @@ class Pipeline:
         from napari_claps.models.bundle import load_bundle
 
         settings = settings or Settings()
-        return cls(load_bundle(settings.bundle, device=settings.device), settings)
+        return cls(load_bundle(settings.bundle, device=settings.device, models_folder=settings.models_folder), settings)
 
     def with_settings(self, **values: Any) -> Pipeline:
         """Return a pipeline with the same bundle and other settings."""

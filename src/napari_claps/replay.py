@@ -60,7 +60,7 @@ class Replay:
         from napari_claps.models.manifest import read_manifest
 
         try:
-            return read_manifest(self.options.settings.bundle)
+            return read_manifest(self.options.settings.bundle, self.options.settings.models_folder)
         except BundleError as error:
             then = self.facts["bundle"]
             raise BundleError(f"{self.path}: was made with the bundle {then['name']} {then['version']} (sha256 "

@@ -24,6 +24,8 @@ class Settings:
         How regions are found; one of `napari_claps.prompters.METHODS`.
     bundle : str
         Name of an installed bundle, or a folder.
+    models_folder : str
+        Folder of the user's own bundles; empty takes ``CLAPS_MODELS``, else the user's cache.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     score_threshold : float or None
@@ -46,6 +48,7 @@ class Settings:
     modality: str = "auto"
     method: str = "claps"
     bundle: str = "claps-tiny"
+    models_folder: str = ""
     device: str = "auto"
     score_threshold: float | None = None
     batch_size: int = 1

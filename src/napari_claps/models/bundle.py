@@ -132,7 +132,8 @@ class Bundle:
                            "see claps models import.")
 
 
-def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: bool = True) -> Bundle:
+def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: bool = True,
+                models_folder: str = "") -> Bundle:
     """Load a bundle.
 
     Parameters
@@ -143,6 +144,8 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
         As for `choose_device`; with ``"auto"`` the bundle's own choice comes first.
     verify : bool
         Compare every file with its sha256 first.
+    models_folder : str
+        Where the user's bundles are, as in `Settings`.
 
     Raises
     ------
@@ -153,7 +156,7 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
     """
     from safetensors import SafetensorError
 
-    manifest = read_manifest(name_or_folder)
+    manifest = read_manifest(name_or_folder, models_folder)
     place = choose_device(manifest.device if device == "auto" else device)
     if verify:
         manifest.verify()
