@@ -17,6 +17,7 @@ from PIL import Image
 
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
+from napari_claps.io.coco import read_detections
 from napari_claps.models.manifest import Pair
 from napari_claps.outputs import (
     FILES,
@@ -112,6 +113,14 @@ def test_planes_go_to_disk_when_they_are_many(tmp_path, monkeypatch):
     write_masks(tmp_path / "masks.ome.tif", an_image(), masks)
     assert made[0]._rolled
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks.ome.tif"), masks)
+
+
+def test_uncertainty_of_an_object_is_written_where_it_was_measured(tmp_path):
+    boxes = [Box(1, 2, 5, 9, label=LABELS[0], score=0.5, uncertainty=u) for u in (0.25, None)]
+    document = coco_detections(an_image(), LABELS, boxes, range(3))
+    assert document["annotations"][0]["uncertainty"] == 0.25 and "uncertainty" not in document["annotations"][1]
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    assert [b.uncertainty for b in read_detections(tmp_path / "boxes.json").boxes] == [0.25, None]
 
 
 @SLOW_MACHINE

@@ -75,4 +75,5 @@ def _box(item: Mapping[str, Any], labels: Mapping[int, str], slices: Mapping[int
         y, x, y + height, x + width, label=labels[item["category_id"]], score=float(item.get("score", 1.0)),
         slice_index=slices[item["image_id"]], instance=int(item.get("instance", 0)),
         source=BoxSource(item.get("source", BoxSource.USER)),
+        uncertainty=None if item.get("uncertainty") is None else float(item["uncertainty"]),
     )

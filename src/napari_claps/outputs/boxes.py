@@ -48,6 +48,7 @@ def coco_detections(image: RetinalImage, labels: Sequence[str], boxes: Sequence[
                 "slice_index": box.slice_index,
                 "instance": box.instance,
                 "source": str(box.source),
+                **({} if box.uncertainty is None else {"uncertainty": round(box.uncertainty, 4)}),
             }
             for number, box in enumerate(boxes, start=1)
         ],
