@@ -103,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="claps-tiny")
     parser.add_argument("--split", default="val", choices=("train", "val"))
+    parser.add_argument("--dataset", action="append", default=[], help="only this data set; may be repeated")
     parser.add_argument("--limit", type=int, default=2, help="images of each data set (default %(default)s)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -111,7 +112,8 @@ def main() -> int:
     torch.set_num_threads(a.threads)
     try:
         bundle = load_bundle(a.bundle, device=a.device)
-        records = varied_records(segmentation_records(a.split), a.limit, lambda r: asked_targets(bundle, r))
+        records = segmentation_records(a.split, datasets=tuple(a.dataset))
+        records = varied_records(records, a.limit, lambda r: asked_targets(bundle, r))
         pipelines = [Pipeline(bundle, Settings(bundle=a.bundle, method=m)) for m in METHODS]
         rows: list[Row] = []
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
