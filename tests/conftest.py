@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow or busy machine is no failure.
-settings.register_profile("claps", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A slow or busy machine is no failure. The examples are the same in every run, so that a change is judged by what it
+# changed; `--hypothesis-profile search` draws new ones.
+settings.register_profile("claps", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("claps")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network
