@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(a.config)
         config |= {"exclude": [*config.get("exclude", []), *a.exclude_dataset], "steps": a.steps or config["steps"]}
         val = of_modality(segmentation_records("val"), a.modality)
-        held = of_modality(training_records(config, held_out=True), a.modality)
+        held = [r for r in training_records(config, held_out=True) if r.modality is a.modality]  # small sets have none
         net, targets, run = train(config, a.out, a.modality, a.init)
         if not run.is_first:
             return

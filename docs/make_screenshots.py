@@ -13,58 +13,147 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import napari
+import numpy as np
+from napari.layers import Image
+from PIL import Image as Picture
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
+from napari_claps._widgets import SegmentWidget
 from napari_claps._widgets._run import State
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1280, 860)
 PLUGIN = "napari-claps"
 
-PICTURES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "napari_fundus": ("fundus_photograph", ("vessel", "optic_disc", "optic_cup")),
-    "napari_oct": ("synthetic_oct", ("drusen", "intraretinal_fluid")),
-}
-"""Name of the picture: sample and targets."""
-
-PATIENCE = 600.0
+PATIENCE = 900.0
 """Seconds to wait for a run."""
 
 
+@dataclass
+class Window:
+    """A viewer with a sample and the Segment widget, ready to run."""
+
+    viewer: napari.Viewer
+    image: Image
+    widget: SegmentWidget
+
+    @classmethod
+    def open(cls, sample: str, targets: Sequence[str], bundle: str | None) -> Window:
+        """Open a sample, and tick targets."""
+        viewer = napari.Viewer(show=True)
+        viewer.window._qt_window.resize(*SIZE)
+        (image,) = viewer.open_sample(PLUGIN, sample)
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+        if bundle is not None:
+            widget.form.bundle_combo.open_folder(bundle)
+        wait_for(lambda: widget.form.modality_combo.modality() is not None)
+        widget.form.target_list.set_targets([t for t in targets if t in widget.form.target_list.offered()])
+        return cls(viewer, image, widget)
+
+    def run(self) -> None:
+        """Segment, and wait for the end."""
+        self.viewer.reset_view(margin=0.02)
+        self.widget.run()
+        wait_for(lambda: self.widget.runner.state is State.IDLE)
+        print(repr(self.widget.form.status.text()))
+        self.viewer.layers.selection = {self.image}
+
+    def dock(self, name: str) -> object:
+        """Open another widget of the plugin."""
+        _, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, name)
+        return widget
+
+
+def fundus(bundle: str | None) -> Window:
+    """Vessels, disc and cup of a photograph."""
+    window = Window.open("fundus_photograph", ("vessel", "optic_disc", "optic_cup"), bundle)
+    window.run()
+    return window
+
+
+def oct_slices(bundle: str | None) -> Window:
+    """Lesions in a few slices of a volume."""
+    window = Window.open("synthetic_oct", ("drusen", "intraretinal_fluid"), bundle)
+    middle, choice = window.image.data.shape[0] // 2, window.widget.form.slice_choice
+    choice.mode.setCurrentText("a range")
+    choice.last.setValue(middle + 2)
+    choice.first.setValue(middle - 2)
+    window.viewer.dims.set_current_step(0, middle)
+    window.run()
+    return window
+
+
+def coverage(bundle: str | None) -> Window:
+    """Inner and outer masks around the optic disc."""
+    window = Window.open("fundus_photograph", ("vessel", "optic_disc"), bundle)
+    advanced, layers = window.widget.form.advanced, window.viewer.layers
+    advanced.expand(animate=False)
+    advanced.coverage.choose(0.8)
+    window.run()
+    disc = layers["optic disc"]
+    layers["boxes"].visible = False
+    layers.selection = {layers["optic disc inner"]}
+    look_at(window.viewer, np.argwhere(disc.data).mean(axis=0), closer=4)
+    return window
+
+
+def volume(bundle: str | None) -> Window:
+    """The places of a volume to look at, and a thickness map."""
+    window = Window.open("synthetic_oct", ("intraretinal_fluid", "retina"), bundle)
+    window.run()
+    viewer = window.viewer
+    viewer.layers["boxes"].visible = False
+    window.widget.parent().hide()
+    doubts, maps = window.dock("Doubtful places"), window.dock("En-face maps")
+    maps.map_combo.setCurrentText("thickness")
+    maps.labels_combo.set_layer(viewer.layers["retina"])
+    maps.make()
+    wait_for(maps.button.isEnabled)
+    whole = viewer.scene.camera.center, viewer.scene.camera.zoom
+    table, middle = doubts.table, window.image.data.shape[0] // 2
+    table.sortItems(0)
+    row = next(row for row in range(table.rowCount()) if int(table.item(row, 0).text()) >= middle)
+    table.setCurrentCell(row, 0)
+    table.scrollToItem(table.item(row, 0), table.ScrollHint.PositionAtCenter)
+    viewer.scene.camera.center, viewer.scene.camera.zoom = whole
+    return window
+
+
+PICTURES: dict[str, Callable[[str | None], Window]] = {
+    "napari_fundus": fundus, "napari_oct": oct_slices, "napari_coverage": coverage, "napari_volume": volume,
+}  # fmt: skip
+"""How each picture is made."""
+
+FEW_COLOURS = ("napari_coverage", "napari_volume")
+"""Pictures that are kept small with a palette of 256 colours."""
+
+
 def make_picture(name: str, folder: Path = IMAGES, bundle: str | None = None) -> Path:
-    """Open a sample, segment it, and save the window as ``NAME.png`` in `folder`."""
-    sample, targets = PICTURES[name]
-    viewer = napari.Viewer(show=True)
-    viewer.window._qt_window.resize(*SIZE)
-    (image,) = viewer.open_sample(PLUGIN, sample)
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
-    form = widget.form
-    if bundle is not None:
-        form.bundle_combo.open_folder(bundle)
-    wait_for(lambda: form.modality_combo.modality() is not None)
-    form.target_list.set_targets([t for t in targets if t in form.target_list.offered()])
-    if image.ndim == 3:
-        middle = image.data.shape[0] // 2
-        form.slice_choice.mode.setCurrentText("a range")
-        form.slice_choice.last.setValue(middle + 2)
-        form.slice_choice.first.setValue(middle - 2)
-        viewer.dims.set_current_step(0, middle)
-    viewer.reset_view(margin=0.02)
-    widget.run()
-    wait_for(lambda: widget.runner.state is State.IDLE)
-    viewer.layers.selection = {image}
+    """Save a window as ``NAME.png`` in `folder`."""
+    window = PICTURES[name](bundle)
     pause(1.0)
+    shot = Picture.fromarray(window.viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+    if name in FEW_COLOURS:
+        shot = shot.quantize(256, dither=Picture.Dither.NONE)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    viewer.screenshot(str(path), canvas_only=False, flash=False)
-    print(f"{path}: {form.status.text()!r}")
-    viewer.close()
+    shot.save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    window.viewer.close()
     return path
+
+
+def look_at(viewer: napari.Viewer, centre: Sequence[float], *, closer: float) -> None:
+    """Bring a place (y, x) to the middle, and come closer."""
+    camera = viewer.scene.camera
+    camera.center = (0.0, *centre)
+    camera.zoom *= closer
 
 
 def wait_for(ready: Callable[[], bool]) -> None:

@@ -82,7 +82,16 @@ def load_once():
 
 
 @pytest.fixture
-def segment(claps, tiny_bundle, tmp_path, load_once, monkeypatch):
+def small_views(monkeypatch):
+    """Look at images in their own scale: the small ones of the tests are not made large for the networks."""
+    from napari_claps import pipeline
+
+    monkeypatch.setattr(pipeline, "FIELD_SIDE", 96)
+    monkeypatch.setattr(pipeline, "working_side", lambda modality, kind, shape: max(shape))
+
+
+@pytest.fixture
+def segment(claps, tiny_bundle, tmp_path, load_once, monkeypatch, small_views):
     """Run ``claps segment`` with the tiny bundle into ``tmp_path/out``."""
     from napari_claps.models import bundle
 

@@ -33,7 +33,7 @@ def main(out: Path, clip: Path) -> None:
             raise KeyboardInterrupt
         return is_due(run, step, every, last)
 
-    Run.save = save_and_tell
+    Run.save, Run.draw_curves = save_and_tell, lambda run: None
     train_segmenter.train(STEPS, out / "whole", clip)
     Run.is_due = killed
     try:

@@ -10,15 +10,22 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from napari_claps.models.manifest import Pair
 from napari_claps.settings import Settings
 from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.vocabulary import make_prompt
 
+CALIBRATED = {"n_inner": 12, "n_outer": 10, "inner": {"0.8": 0.6, "0.9": 0.9}, "outer": {"0.8": 0.1, "0.9": 0.02}}
+"""A pair with inner and outer masks."""
+
+LESS = CALIBRATED | {"n_outer": 4, "inner": {"0.8": 0.6}, "outer": {"0.8": 0.1}}
+
 PAIRS = tuple(
-    SimpleNamespace(modality=modality, target=target, threshold=0.3, dice=dice, n_images=20)
-    for modality, target, dice in (
-        (Modality.OCT, "drusen", 0.7), (Modality.OCT, "intraretinal_fluid", 0.4), (Modality.OCT, "retina", None),
-        (Modality.CFP, "vessel", 0.8), (Modality.CFP, "optic_disc", 0.9),
+    Pair(modality, target, threshold=0.3, dice=dice, n_images=20, **calibration)
+    for modality, target, dice, calibration in (
+        (Modality.OCT, "drusen", 0.7, CALIBRATED), (Modality.OCT, "intraretinal_fluid", 0.4, LESS),
+        (Modality.OCT, "retina", None, {}), (Modality.CFP, "vessel", 0.8, {"n_inner": 2, "n_outer": 2}),
+        (Modality.CFP, "optic_disc", 0.9, {}),
     )
 )  # fmt: skip
 

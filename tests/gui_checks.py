@@ -24,7 +24,7 @@ def idle(widget):
 
 
 def finish(qtbot, widget):
-    qtbot.waitUntil(lambda: idle(widget), timeout=20000)
+    qtbot.waitUntil(lambda: idle(widget), timeout=60000)
 
 
 def errors():
@@ -43,4 +43,4 @@ def boxes_of(viewer):
 def wait_for_slices(qtbot, viewer, n_slices):
     """Wait until so many slices have arrived in the layers."""
     qtbot.waitUntil(lambda: any(len(layer.metadata[KEY]["presence"]) >= n_slices
-                                for layer in labels_of(viewer).values()), timeout=20000)
+                                for layer in labels_of(viewer).values()), timeout=60000)

@@ -39,7 +39,7 @@ def make_widget(make_napari_viewer, pipeline, qtbot):
         viewer.add_image(data, **options)
         widget = SegmentWidget(viewer, threads=threads)
         viewer.window.add_dock_widget(widget, name="Segment")
-        qtbot.waitUntil(lambda: widget.form.modality_combo.modality() is not None, timeout=20000)
+        qtbot.waitUntil(lambda: widget.form.modality_combo.modality() is not None, timeout=60000)
         return viewer, widget
 
     return make
@@ -52,7 +52,7 @@ def gate(pipeline):
 
     def before_slice(index):
         if index == 3:
-            assert opened.wait(60)
+            assert opened.wait(250)
 
     pipeline.before_slice = before_slice
     yield opened

@@ -63,7 +63,7 @@ def a_session(image: ImageReference | RetinalImage) -> Session:
     masks[1, 2:9, 4:5] = 1
     masks[2, 4:5, 2:20] = 65535
     boxes = (
-        Box(1.25, 2.5, 9.1, 1 / 3 + 20, "drusen", 0.1 + 0.2, 1, 1),
+        Box(1.25, 2.5, 9.1, 1 / 3 + 20, "drusen", 0.1 + 0.2, 1, 1, uncertainty=0.1 + 0.1),
         Box(0.0, 0.0, 20.0, 30.0, "dark µ spots", 1.0, 2, 0, BoxSource.USER),
     )
     table = pd.DataFrame({

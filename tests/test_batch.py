@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_claps.batch import Status, segment_file, segment_files
+from napari_claps import cli_progress
+from napari_claps.batch import Outcome, Status, segment_file, segment_files
+from napari_claps.cli_progress import Terminal
 from napari_claps.errors import BundleError, InputError, OutputError, PromptError
 from napari_claps.jobs import Job, Options, folder_names, is_complete, plan
 from napari_claps.models.manifest import Pair
@@ -207,6 +210,31 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path):
     assert "b.png" in outcomes[1].reason
     assert "c.ome.tif: unexpected RuntimeError: the network broke. Run again with --debug" in outcomes[2].reason
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
+
+
+def test_input_that_went_away_fails_alone(job):
+    pipeline = ThresholdPipeline()
+    segment_file(job, pipeline, Options())
+    job.source.unlink()
+    with pytest.raises(InputError, match=r"eye\.ome\.tif: there is no such image"):
+        is_complete(job, Options(), pipeline.bundle.manifest)
+
+
+def test_outcomes_are_not_kept(monkeypatch, tmp_path):
+    outcomes = []
+
+    def failing(jobs, *_):
+        for job in jobs:
+            assert sum(outcome() is not None for outcome in outcomes) <= 1, "only the last one may be alive"
+            outcome = Outcome(job.source, Status.FAILED, reason="x", error=RuntimeError("x"))
+            outcomes.append(weakref.ref(outcome))
+            yield outcome
+            del outcome
+
+    monkeypatch.setattr(cli_progress, "segment_files", failing)
+    monkeypatch.setattr(cli_progress.Pipeline, "from_settings", lambda settings: None)
+    jobs = [Job(tmp_path / f"{number}.png", tmp_path) for number in range(5)]
+    assert sum(outcome.error is not None for outcome in Terminal(quiet=True).segment(jobs, Options())) == 5
 
 
 def test_target_that_does_not_exist_in_the_detected_modality_names_the_file(job):

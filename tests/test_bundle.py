@@ -86,3 +86,11 @@ def test_the_folder_of_models_is_a_setting(tiny_bundle: Path, tmp_path: Path) ->
     assert Pipeline.from_settings(settings).bundle.manifest.folder == tmp_path / "models" / "mine"
     with pytest.raises(BundleError, match="no bundle 'mine'"):
         Pipeline.from_settings(Settings(bundle="mine"))
+
+
+def test_a_target_of_a_later_version_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "bundle.toml"
+    path.write_text(path.read_text().replace('target = "drusen"', 'target = "macrophage"'))
+    with pytest.raises(BundleError, match=r"bundle\.toml: .*does not know the target 'macrophage'; update"):
+        read_manifest(tmp_path / "bundle")

@@ -65,7 +65,7 @@ def test_demo_writes_the_contract_for_both_samples(demo):
 def test_demo_tells_what_it_found_and_where(demo):
     for text in ("vessel", "optic_disc", "drusen", "Dice", "synthetic", "overlay.png", "claps gui"):
         assert text in demo.out
-    assert "synthetic_oct" in demo.err, "progress"
+    assert "files: 100%" in demo.err, "progress"
     assert "Traceback" not in demo.err
 
 

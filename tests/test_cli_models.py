@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ def test_damaged_download_is_told(claps, downloaded: Path) -> None:
     (("remove", "claps-tiny"), ("claps-tiny came with the package",)),
     (("remove", "nothing"), ("nothing called 'nothing'",)),
     (("remove", "../models"), ("nothing called '../models'",)),
+    (("remove", ".."), ("nothing called '..'",)),
     (("get", "sam-vit-z"), ("'sam-vit-z'", "sam-vit-b, sam-vit-l")),
     (("import", "sam-vit-b", "--name", "x"), ("was not downloaded", "claps models get sam-vit-b")),
     (("import", "missing.pth", "--name", "x"), ("missing.pth", "no such file")),
@@ -88,6 +90,8 @@ def test_damaged_download_is_told(claps, downloaded: Path) -> None:
 ])
 def test_what_cannot_be_done_is_one_line(claps, models: Path, arguments: tuple[str, ...],
                                          texts: tuple[str, ...]) -> None:
+    models.mkdir()
+    shutil.copyfile(PACKAGED / "claps-tiny" / "bundle.toml", models.parent / "bundle.toml")
     code, _, err = claps("models", *arguments)
     assert code == 2
     assert_one_error(err, *texts)

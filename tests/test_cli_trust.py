@@ -206,6 +206,15 @@ def test_replay_says_what_differs(replay, first, volume, tmp_path):
         assert text in err, err
 
 
+def test_replay_compares_no_old_results(replay, segment, first, volume, tmp_path):
+    segment(volume, "--modality", "oct", "--target", "drusen")
+    shutil.move(tmp_path / "out", tmp_path / "again")
+    code, out, err = replay(volume)
+    assert code == 1 and out.strip() == "1 failed"
+    assert_one_error(err, "holds another result")
+    assert "masks" not in err and "warning" not in err
+
+
 def test_replay_of_another_image(replay, tmp_path, volume):
     pixels = tifffile.imread(volume)
     tifffile.imwrite(tmp_path / "other.ome.tif", pixels[:, ::-1], ome=True, metadata={"axes": "ZYX"})

@@ -14,7 +14,8 @@ from napari_claps.types import Modality
 from tests.training_data import write_clip, write_data
 from training import clip_report
 from training.captions import Labels, parse_labels
-from training.clip_report import Labelled, linear_probe, recall_at
+from training.clip_report import linear_probe, recall_at
+from training.labelled import LabelledImage
 from training.patients import patient_of
 
 
@@ -33,8 +34,9 @@ def test_recall_and_chance() -> None:
     assert recall_at(similarity, torch.zeros(3, 4), 1) == {"queries": 0}
 
 
-def labelled(sick: bool, patient: str, held_out: bool) -> Labelled:
-    return Labelled(Path("x"), parse_labels("cfp", "dr=NPDR" if sick else "dr=0"), patient, held_out)
+def labelled(sick: bool, patient: str, held_out: bool) -> LabelledImage:
+    labels = parse_labels("cfp", "dr=NPDR" if sick else "dr=0")
+    return LabelledImage(Path("x"), "made", "", labels, patient, held_out)
 
 
 def test_the_probe_never_learns_from_a_patient_that_it_is_tested_on() -> None:
@@ -57,7 +59,7 @@ def test_modalities_are_counted_alike() -> None:
         def encode_text(self, texts: list[str]) -> torch.Tensor:
             return torch.eye(2)[[0 if "OCT B-scan" in t else 1 for t in texts]]
 
-    images = [Labelled(Path("x"), Labels(m, frozenset(), frozenset()), "p", True)
+    images = [LabelledImage(Path("x"), "made", "", Labels(m, frozenset(), frozenset()), "p", True)
               for m in (Modality.OCT, Modality.OCT, Modality.OCT, Modality.CFP)]
     shown = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     facts = clip_report.modality_accuracy(Clip(), shown, images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from napari_claps import cli_export
 from napari_claps.errors import InputError, OutputError
 from napari_claps.io.coco import read_detections
 from napari_claps.io.export import EXPORTS, export, find_format
-from napari_claps.io.saved_result import file_names, open_result
+from napari_claps.io.open_result import open_result
+from napari_claps.io.saved_result import file_names
 from napari_claps.io.session import (
     BoxLayer,
     ImageLayer,
@@ -19,6 +22,7 @@ from napari_claps.io.session import (
     read_session,
     write_session,
 )
+from napari_claps.outputs import MaskWriter
 from napari_claps.types import RetinalImage
 from tests.saved_results import BOXES, NAMES, SPACING, f_masks, write_result
 
@@ -45,6 +49,36 @@ def test_a_masks_file_alone(tmp_path):
     assert result.boxes == () and not result.provenance and result.table is None
 
 
+def test_a_volume_without_a_distance_of_slices_keeps_the_size_of_its_pixels(tmp_path):
+    masks = f_masks()
+    image = RetinalImage(np.zeros((4, 40, 33), np.uint8), metadata={"plane_spacing": (0.0039, 0.0113)})
+    writer = MaskWriter(image, list(masks))
+    for index in range(4):
+        writer.add(index, {name: mask[index] for name, mask in masks.items()})
+    writer.write(tmp_path / "masks.ome.tif")
+    result = open_result(tmp_path / "masks.ome.tif")
+    assert result.spacing is None and result.plane_spacing == pytest.approx((0.0039, 0.0113))
+
+
+def test_masks_of_another_size_have_the_spacing_of_their_own_file(tmp_path):
+    write_result(tmp_path / "a", masks={"drusen": f_masks()["drusen"][:, ::2, ::2]}, spacing=(0.12, 0.0078, 0.0226))
+    path = tmp_path / "a" / "provenance.json"
+    facts = json.loads(path.read_text())
+    facts |= {"input": facts["input"] | {"shape": [4, 40, 33]}, "spacing": facts["spacing"] | {"mm": list(SPACING)}}
+    path.write_text(json.dumps(facts))
+    result = open_result(tmp_path / "a")
+    assert result.spacing == pytest.approx((0.12, 0.0078, 0.0226)) and result.spacing_source == "file"
+
+
+@pytest.mark.parametrize("part", ["spacing", "input", "slices", "bundle"])
+def test_edited_provenance_does_not_matter(tmp_path, part):
+    write_result(tmp_path / "a")
+    path = tmp_path / "a" / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: "7"}))
+    result = open_result(tmp_path / "a")
+    assert result.spacing == pytest.approx(SPACING) and result.laterality is None and result.slices is None
+
+
 def test_a_session_goes_round(tmp_path):
     masks = write_result(tmp_path / "a")
     export(tmp_path / "a", tmp_path / "a.claps.zip")
@@ -64,7 +98,7 @@ def test_two_runs_of_one_target_in_a_session(tmp_path):
     write_session(tmp_path / "a.claps.zip", Session(layers))
     result = open_result(tmp_path / "a.claps.zip")
     assert result.names == ("drusen", "drusen (run 2)") and result.spacing is None
-    with pytest.raises(InputError, match="numbers from 0 to 131070; exports hold 0 to 65535"):
+    with pytest.raises(InputError, match="numbers from 0 to 131070; masks hold whole numbers from 0 to 65535"):
         result.mask("drusen (run 2)")
     other = MaskLayer("b", "b", mask[0])
     write_session(tmp_path / "b.claps.zip", Session((layers[0], other)))
@@ -138,6 +172,12 @@ def test_bad_results(tmp_path):
         open_result(tmp_path / "a")
     with pytest.raises(InputError, match="there is no such file"):
         read_detections(tmp_path / "none.json")
+    start = '{"categories": [{"id": 1, "name": "drusen"}], "images": [{"id": 1}], "annotations": '
+    for content in ("[" * 100_000, '{"categories": [], "images": [{"id": 1, "slice_index": 1e999}]}',
+                    start + '[{"image_id": 1, "category_id": 1, "bbox": [NaN, 0, 1, 1]}]}'):
+        (tmp_path / "odd.json").write_text(content)
+        with pytest.raises(InputError, match=r"odd\.json: cannot be read as boxes"):
+            read_detections(tmp_path / "odd.json")
 
 
 def test_truncated_masks_leave_nothing(tmp_path):

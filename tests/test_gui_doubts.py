@@ -89,7 +89,7 @@ def test_next_and_previous_by_key_and_button(listed, qtbot):
     window = viewer.window._qt_window
     window.show()
     window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow, timeout=20000)
+    qtbot.waitUntil(window.isActiveWindow, timeout=60000)
     canvas = viewer.window._qt_viewer.canvas.native
     canvas.setFocus()
     seen = []

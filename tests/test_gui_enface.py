@@ -207,11 +207,11 @@ def test_in_a_thread_and_removed_meanwhile(make, qtbot, monkeypatch):
     assert not widget.button.isEnabled()
     widget.make()
     opened.set()
-    qtbot.waitUntil(widget.button.isEnabled, timeout=20000)
+    qtbot.waitUntil(widget.button.isEnabled, timeout=60000)
     assert len(viewer.layers) == 2 and len(names) == 1 and names[0] != threading.current_thread().name
     opened.clear()
     widget.make()
     viewer.layers.remove("macula")
     opened.set()
-    qtbot.waitUntil(widget.button.isEnabled, timeout=20000)
+    qtbot.waitUntil(widget.button.isEnabled, timeout=60000)
     assert "was removed" in widget.status.text() and len(viewer.layers) == 1 and not errors()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -117,17 +115,20 @@ def test_spin_boxes_do_not_touch_the_pixels(make_widget, qtbot):
             Guarded.reads += 1
             return super().__array__(*args, **kwargs)
 
+        def __array_ufunc__(self, *args, **kwargs):
+            Guarded.reads += 1
+            return super().__array_ufunc__(*args, **kwargs)
+
         def __eq__(self, other):
             raise AssertionError("somebody compares whole images")
 
     _, widget = make_widget(np.zeros((64, 512, 512), np.uint8).view(Guarded))
     qtbot.wait(300)
-    before, start = Guarded.reads, time.perf_counter()
+    before = Guarded.reads
     for value in np.linspace(0, 1, 50):
         widget.form.advanced.score.setValue(value)
         widget.form.slice_choice.first.setValue(int(value * 60))
-    assert time.perf_counter() - start < 1.0
-    assert Guarded.reads == before
+    assert Guarded.reads == before, "so the boxes are as quick as for a small image"
 
 
 def test_every_nth_slice(make_widget, qtbot, pipeline):

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
+pytest.importorskip("torchvision")  # loads Triton, which must come before the first window, see `_triton`
 
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt

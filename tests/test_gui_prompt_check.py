@@ -46,7 +46,7 @@ def press(widget, qtbot):
     button = widget.form.advanced.check_button
     button.click()
     assert not button.isEnabled()
-    qtbot.waitUntil(button.isEnabled, timeout=20000)
+    qtbot.waitUntil(button.isEnabled, timeout=60000)
 
 
 def test_the_slice_in_view_is_checked_and_the_warning_shown(make_widget, qtbot, asked):

@@ -101,6 +101,17 @@ def test_training_without_detector_answers_by_text(trained: dict[str, Path], mod
     assert "drusen" in next(iter(Pipeline(bundle).run(image, ["drusen"]))).masks
 
 
+@pytest.mark.parametrize("content", [
+    {"arch": "resnet50", "config": {}, "model": {"fc.weight": torch.zeros(1)}},
+    {"arch": {"clip": {}}, "config": {}, "clip": {}, "segmenter": {"a": torch.zeros(1)}},
+    {"arch": {"clip": {}}, "config": {}, "clip": 3},
+])
+def test_checkpoints_of_other_trainings_are_not_taken_for_ours(content: dict, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(BundleError, match=r"x\.pt: is of an unknown kind"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
 def test_head_without_its_encoder_is_refused(trained: dict[str, Path], official_sources: dict[str, Path],
                                              models: Path) -> None:
     shutil.rmtree(trained["segmenter"].parent / "text")

@@ -51,6 +51,11 @@ def test_photographs(tmp_path, colour, sop_class, modality):
     assert image.rgb and image.modality is modality and image.spacing is None
 
 
+def test_grey_wide_field_may_be_an_angiogram(tmp_path):
+    write_dicom(tmp_path / "a.dcm", glyph(40, 30), sop_class=WIDE_FIELD, modality="OP")
+    assert read(tmp_path / "a.dcm").modality is None
+
+
 def test_16_bit_and_inverse_grey(tmp_path):
     data = glyph(40, 30).astype(np.uint16) * 16
     write_dicom(tmp_path / "a.dcm", data, sop_class=OP_16_BIT, modality="OP", bits=12, spacing=(0.01, 0.02))

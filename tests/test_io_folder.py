@@ -16,7 +16,7 @@ from napari_claps.errors import InputError, OutputError
 from napari_claps.io import list_inputs, read, read_folder_as_volume
 from napari_claps.io.atomic import atomic_path
 from napari_claps.io.folder import natural_key
-from tests.vendor_fixtures import glyph, write_heyex_xml
+from tests.vendor_fixtures import glyph, write_heyex_xml, write_vol
 
 
 def test_folder_in_natural_order(tmp_path):
@@ -38,6 +38,18 @@ def test_mixed_folder_names_both_files(tmp_path):
     Image.fromarray(glyph(40, 31)).save(tmp_path / "b.png")
     with pytest.raises(InputError, match=r"mixes images: a\.png is 30 x 40 .*b\.png is 31 x 40"):
         read_folder_as_volume(tmp_path)
+
+
+@pytest.mark.parametrize("eyes, side", [((b"OD", b"OD"), "R"), ((b"OD", b""), None), ((b"OD", b"OS"), "refused")])
+def test_eye_of_a_folder_is_that_of_all_its_files(tmp_path, eyes, side):
+    pytest.importorskip("eyepy", reason="the extra 'formats' is not installed")
+    for number, eye in enumerate(eyes):
+        write_vol(tmp_path / f"{number}.vol", n=1, pattern=1, eye=eye)
+    if side == "refused":
+        with pytest.raises(InputError, match=r"mixes eyes: 0\.vol is a right one, 1\.vol a left one"):
+            read(tmp_path)
+    else:
+        assert read(tmp_path).laterality == side
 
 
 def test_volume_in_a_folder_of_slices(tmp_path):
@@ -97,6 +109,23 @@ def test_atomic_path_replaces_folders(tmp_path):
             temporary.mkdir()
             (temporary / "x").write_text(text)
     assert (target / "x").read_text() == "two" and os.listdir(tmp_path) == ["labels.zarr"]
+
+
+def test_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    target = tmp_path / "labels.zarr"
+    target.mkdir()
+    (target / "x").write_text("old")
+    replace = os.replace
+
+    def locked(source, destination):
+        if ".part" in str(source):
+            raise PermissionError(13, "in use", str(source))
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", locked)
+    with pytest.raises(OutputError, match="in use"), atomic_path(target) as temporary:
+        temporary.mkdir()
+    assert (target / "x").read_text() == "old" and os.listdir(tmp_path) == ["labels.zarr"]
 
 
 def test_atomic_path_reports_an_unwritable_place(tmp_path):

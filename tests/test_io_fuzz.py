@@ -19,6 +19,8 @@ from napari_claps.errors import ClapsError
 from napari_claps.io import read
 from tests.vendor_fixtures import glyph, volume, write_dicom, write_e2e, write_heyex_xml, write_vol
 
+ANY_SPEED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 PEAK = 300 * 2**20
 """Bytes that reading a damaged file of some kilobytes may take."""
 
@@ -130,7 +132,7 @@ def test_sound_files(sound):
     assert image.plane_shape in ((40, 30), (40, 32)) and image.data.std() > 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=ANY_SPEED)
 @given(changes=damage)
 def test_damaged_files(sound, changes):
     path, content = sound
@@ -149,7 +151,7 @@ def test_damaged_files(sound, changes):
     assert peak < PEAK
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=ANY_SPEED)
 @given(changes=damage)
 def test_damaged_e2e_ends(tmp_path, changes):
     """What runs in the child may raise anything, but the directory must never lead in circles."""

@@ -178,3 +178,30 @@ def test_large_stacks_are_mapped(tmp_path, monkeypatch):
     image = read(tmp_path / "big.tif")
     assert isinstance(image.data.base, np.memmap) or isinstance(image.data, np.memmap)
     np.testing.assert_array_equal(image.data, data)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_large_stacks_have_the_pixels_of_small_ones(tmp_path, monkeypatch, byteorder, photometric):
+    data = np.arange(3 * 20 * 30, dtype=np.uint16).reshape(3, 20, 30) * 7
+    tifffile.imwrite(tmp_path / "stack.tif", data, byteorder=byteorder, photometric=photometric, metadata=None)
+    small = read(tmp_path / "stack.tif").data
+    np.testing.assert_array_equal(small, data if photometric == "minisblack" else ~data)
+    monkeypatch.setattr("napari_claps.io.tiff.MAP_FROM", 1)
+    np.testing.assert_array_equal(read(tmp_path / "stack.tif").data, small)
+
+
+@pytest.mark.parametrize("unit", ["inch", "cm"])
+def test_dots_per_inch_that_imagej_took_over_are_no_spacing(tmp_path, unit):
+    tifffile.imwrite(tmp_path / "print.tif", glyph(40, 30), imagej=True, resolution=(300, 300),
+                     metadata={"axes": "YX", "unit": unit})  # fmt: skip
+    image = read(tmp_path / "print.tif")
+    assert image.spacing is None
+    assert image.plane_spacing is None
+
+
+def test_negative_size_within_a_slice_is_refused_without_a_distance(tmp_path):
+    meta = {"axes": "ZYX", "PhysicalSizeX": -11.3, "PhysicalSizeY": 3.9}
+    tifffile.imwrite(tmp_path / "bad.ome.tif", volume(3, 40, 30), metadata=meta)
+    with pytest.raises(InputError, match=r"bad\.ome\.tif: spacing .*positive"):
+        read(tmp_path / "bad.ome.tif")

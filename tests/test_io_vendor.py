@@ -62,6 +62,14 @@ def test_bioptigen_and_its_truncation(tmp_path):
 
 
 @needs_library
+@pytest.mark.parametrize("name, side", [("ROSSI_1.oct", None), ("JODE.oct", None), ("P7_OD_3.oct", "R"),
+                                        ("P7 OS.oct", "L"), ("OD_or_OS.oct", None)])  # fmt: skip
+def test_eye_is_not_taken_from_the_middle_of_a_name(tmp_path, name, side):
+    write_bioptigen(tmp_path / name)
+    assert read(tmp_path / name).laterality == side
+
+
+@needs_library
 def test_truncated_topcon_and_unknown_cube(tmp_path):
     for write, name in ((write_fds, "a.fds"), (write_fda, "a.fda")):
         write(tmp_path / name)
@@ -119,6 +127,16 @@ def test_child_brings_everything_back(tmp_path):
         assert getattr(image, name) == getattr(expected, name)
     assert image.localizer.modality is Modality.SLO and image.localizer.data.shape == (20, 30)
     assert image.layers["ILM"].shape == (2, 30) and image.scan_lines.shape == (2, 2, 2)
+    assert image.metadata == expected.metadata
+
+
+def first_of_three(path: Path) -> RetinalImage:
+    return RetinalImage(volume(2, 20, 30), source=str(path), metadata={"series": "1 of 3"})
+
+
+def test_further_scans_of_a_file_are_mentioned(tmp_path, caplog):
+    isolated.read_isolated("tests.test_io_vendor:first_of_three", tmp_path / "a.e2e")
+    assert "a.e2e: holds several OCT scans; 1 of 3 is read" in caplog.text
 
 
 @pytest.mark.parametrize("reader, text", [

@@ -136,8 +136,9 @@ def test_nothing_salient_is_an_empty_list(empty: np.ndarray) -> None:
 
 @given(seed=st.integers(0, 1000), cut=st.sampled_from(Cut), components=st.integers(1, 4), scale=st.floats(1e-3, 1e6))
 def test_regions_of_any_map(seed: int, cut: Cut, components: int, scale: float) -> None:
-    saliency = np.random.default_rng(seed).gamma(0.5, size=(12, 17)) * scale
-    regions = find_regions(saliency, RegionRule(cut, components=components, min_share=0.0))
+    rng = np.random.default_rng(seed)
+    saliency = rng.gamma(0.5, size=(12, 17)) * scale
+    regions = find_regions(saliency, RegionRule(cut, components=components, min_share=0.0), rng.random((24, 34, 3)))
     assert len(regions) <= components
     assert [r.saliency for r in regions] == sorted((r.saliency for r in regions), reverse=True)
     for region in regions:
@@ -218,10 +219,26 @@ def test_a_threshold_on_the_score_makes_absent(bundle: Bundle) -> None:
     assert quick(bundle, score=1.01).find(features, PROMPTS, PAIRS, (64, 96)) == [[]]
 
 
-def test_features_that_are_no_numbers_give_no_box(bundle: Bundle) -> None:
+def test_values_that_are_no_numbers_are_an_error_not_an_absence(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+                                                               ) -> None:
     features = encoded(bundle)
     broken = dataclasses.replace(features, levels=tuple(torch.full_like(f, float("nan")) for f in features.levels))
-    assert quick(bundle).find(broken, PROMPTS, PAIRS, (64, 96)) == [[]]
+    with pytest.raises(BundleError, match=r"bundle tiny gave values that are no numbers \(NaN"):
+        quick(bundle).find(broken, PROMPTS, PAIRS, (64, 96))
+    monkeypatch.setattr(bundle.clip, "encode_text", lambda texts: torch.full((len(texts), 16), float("nan")))
+    with pytest.raises(BundleError, match="no numbers"):
+        quick(bundle).find(features, [make_prompt("never asked before", Modality.CFP)], PAIRS[1:], (64, 96))
+
+
+def test_lesions_may_have_settings_of_their_own(bundle: Bundle) -> None:
+    options = make_options({"layer": 3, "components": 1, "score": 0.2, "lesion": {"layer": 4, "components": 9}})
+    lesion, disc, free = (make_prompt(t, Modality.CFP) for t in ("microaneurysm", "optic_disc", "a round spot"))
+    assert options.of(disc) is options.of(free) is options and options.of(lesion) is options.lesion
+    assert (options.lesion.bottleneck.layer, options.lesion.regions.components, options.lesion.score) == (4, 9, 0.2)
+    assert QUICK.of(lesion) is QUICK
+    prompter = quick(bundle, lesion=dataclasses.replace(QUICK, score=1.01))
+    found = prompter.find(encoded(bundle), [disc, lesion], [PAIRS[0], Pair(Modality.CFP, "microaneurysm")], (64, 96))
+    assert {b.prompt for b in found[0]} == {0}
 
 
 @pytest.fixture
@@ -270,6 +287,10 @@ def test_wordings_and_what_else_there_could_be() -> None:
     assert len(wordings(disc, Modality.CFP)) == len(TEMPLATES) and wordings(disc, Modality.CFP)[0] == disc.text
     assert len(wordings(disc, Modality.CFP, 2)) == 2 and "nerve head" in wordings(disc, Modality.CFP, 2)[1]
     assert wordings(free, Modality.CFP, 2) == (free.text,)
+    bare = dataclasses.replace(disc, text="optic disc")  # as a detector is asked that knows no signatures
+    assert wordings(bare, Modality.CFP) == wordings(disc, Modality.CFP)
+    own = dataclasses.replace(disc, text="the blind spot")
+    assert wordings(own, Modality.CFP, 2) == ("the blind spot",)
     assert disc.text not in other_targets(disc, Modality.CFP)
     assert len(other_targets(free, Modality.CFP)) == len(other_targets(disc, Modality.CFP)) + 1
 
@@ -279,7 +300,7 @@ def test_every_modality_has_options() -> None:
     assert set(options) == set(Modality)
     for found in options.values():
         assert 0 <= found.score < 1 and found.templates >= 1 and found.regions.components >= 1
-        assert found.bottleneck.steps == 10 and found.bottleneck.draws == 10 and found.bottleneck.rate == 1
+        assert found.bottleneck.steps == 10 and found.bottleneck.draws == 2 and found.bottleneck.rate == 1
     made = make_options({"layer": 4, "cut": "threshold", "threshold": 0.5, "score": 0.2})
     assert made.bottleneck.layer == 4 and made.regions.cut is Cut.THRESHOLD and made.score == 0.2
 

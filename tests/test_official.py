@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from napari_claps.errors import BundleError
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.detector_import import NestedTensor
+from napari_claps.models.dino_config import DinoConfig
 from napari_claps.models.manifest import read_manifest
 from napari_claps.models.official_clip import OpenClip, ViewFeatures
-from napari_claps.models.official_dino import DinoConfig, OfficialDetector
+from napari_claps.models.official_dino import OfficialDetector
 from napari_claps.models.official_sam import OfficialSam, SamConfig
 from napari_claps.models.segmenter import MaskPrompts
 from napari_claps.pipeline import Pipeline
@@ -238,6 +239,14 @@ def test_half_precision_is_near(official_bundle: Path, tmp_path: Path, image: Re
         exact = full.segmenter.decode_pixels(full.encode(views))
     assert seen == [getattr(torch, dtype)] and maps.embedding.dtype is torch.float32
     assert (maps.embedding - exact.embedding).abs().mean() < 0.05 * exact.embedding.abs().mean()
+    places = []
+    half.segmenter.prompt_encoder.register_forward_hook(lambda m, i, o: places.append(o[0]))
+    prompts = MaskPrompts(view=torch.zeros(1, dtype=torch.long), boxes=torch.tensor([[10.3, 8.1, 41.7, 30.9]]))
+    with torch.inference_mode():
+        for context in (half.precision(), full.precision()):
+            with context:
+                half.segmenter.predict_masks(maps, prompts)
+    assert torch.equal(*places), "half precision does not move a box"
     result = next(iter(Pipeline(half).run(image, ["optic_disc"])))
     assert result.masks["optic_disc"].any()
 
@@ -249,6 +258,15 @@ def test_values_that_are_no_numbers_are_an_error_not_an_absence(official_bundle:
             next(getattr(bundle, part).parameters()).fill_(float("nan"))
         with pytest.raises(BundleError, match="no numbers"):
             list(Pipeline(bundle).run(image, ["optic_disc"]))
+
+
+def test_a_view_is_let_go_also_after_a_failure(official_bundle: Path, image: RetinalImage) -> None:
+    bundle = load_bundle(official_bundle, device="cpu")
+    with torch.no_grad():
+        next(bundle.detector.parameters()).fill_(float("nan"))
+    with pytest.raises(BundleError, match="no numbers"):
+        list(Pipeline(bundle).run(image, ["optic_disc"]))
+    assert bundle.detector.model.backbone._kept is None
 
 
 def test_values_that_are_no_numbers_in_our_own_networks(tiny_bundle: Path, image: RetinalImage) -> None:
@@ -293,6 +311,21 @@ def test_clip_without_text_tower_says_so(tmp_path: Path, views: torch.Tensor) ->
     bundle = Bundle(Namespace(name="eyes", dtype="float32"), "cpu", clip, None, None)
     with pytest.raises(BundleError, match="CLIP has no text tower. What works: nothing"):
         bundle.clip_text(("optic disc",))
+
+
+def test_no_weights_are_fetched_for_the_trunk_of_an_image_tower(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    vision = {"timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64}
+    folder = write_clip_folder(tmp_path / "clip", {"model_cfg": {**CLIP_CONFIG["model_cfg"], "vision_cfg": vision}})
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["timm_model_pretrained"] = True  # as its training was started
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    create, asked = timm.create_model, []
+    monkeypatch.setattr(timm, "create_model", lambda name, **k: (asked.append(k["pretrained"]), create(name, **k))[1])
+    OpenClip(folder, has_text=False)
+    assert asked == [False]
 
 
 def test_text_tower_of_hugging_face_stays_in_its_folder(official_sources: dict[str, Path], tmp_path: Path,

@@ -167,6 +167,8 @@ def test_provenance_says_what_was_done():
     assert facts["input"]["name"] == "eye.vol"
     assert "mr_smith" not in json.dumps(facts)
     assert facts["spacing"] == {"mm": [0.12, 0.0039, 0.0117], "axes": "zyx", "source": "file"}
+    plane = facts_of(an_image(spacing=None, metadata={"plane_spacing": (0.0039, 0.0117)}))["spacing"]
+    assert plane == {"mm": None, "axes": "zyx", "source": "file", "plane_mm": [0.0039, 0.0117]}
     assert facts["modality"] == {"id": "oct", "decided_by": "detected", "probability": 0.9,
                                  "probabilities": {"oct": 0.9, "cfp": 0.1}}
     assert facts["prompts"][0]["text"] == "drusen in an OCT B-scan"

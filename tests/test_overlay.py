@@ -9,8 +9,9 @@ from PIL import Image
 from napari_claps.measure import measure
 from napari_claps.overlay import Overlay, draw_slice, label_colours
 from napari_claps.overlay.drawing import display
-from napari_claps.overlay.legend import PANEL, summary
+from napari_claps.overlay.legend import PANEL, legend, summary
 from napari_claps.overlay.sheet import LONG_SIDE, MAX_TILES, spread
+from napari_claps.overlay.style import drawable
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
 from napari_claps.vocabulary import TARGETS, make_prompt
 
@@ -107,6 +108,23 @@ def test_free_text_gets_a_colour_of_its_own():
     colours = label_colours(prompts)
     assert colours["drusen"] == DRUSEN
     assert len(set(colours.values())) == 4
+
+
+def test_texts_have_only_letters_that_the_font_can_draw():
+    assert drawable("Müller – 3 mm², ångström “x”") == "Muller - 3 mm2, angstrom “x”"
+    assert drawable("眼 3 µm") == "? 3 um" and drawable("e\u0301") == "e"
+    shown = legend(RetinalImage(np.zeros((100, 140), np.uint8), source="Ärzte.png"), PROMPTS, GUESS,
+                   measure([slice_result()], RetinalImage(np.zeros((100, 140), np.uint8))), label_colours(PROMPTS))
+    plain = legend(RetinalImage(np.zeros((100, 140), np.uint8), source="Arzte.png"), PROMPTS, GUESS,
+                   measure([slice_result()], RetinalImage(np.zeros((100, 140), np.uint8))), label_colours(PROMPTS))
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(plain))
+
+
+def test_pixel_size_is_said_when_only_the_distance_of_slices_is_missing():
+    blank = np.zeros((4, 100, 140), np.uint8)
+    known, unknown = (RetinalImage(blank, metadata=m) for m in ({"plane_spacing": (0.004, 0.011)}, {}))
+    pictures = [np.asarray(picture_of(image, [slice_result(0)], slices=[0])) for image in (known, unknown)]
+    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, bool])

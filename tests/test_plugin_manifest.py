@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,14 +17,18 @@ pytest.importorskip("napari")
 
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer, Shapes
-from npe2 import PluginManifest
+from npe2 import PluginManager, PluginManifest
 
 import napari_claps
 from napari_claps._layers import KEY, box_corners, box_features, box_style, mask_colormap
 from napari_claps._reader import get_reader
+from napari_claps._saved import read_masks
 from napari_claps._writer import write_boxes, write_masks, write_zarr_masks
-from napari_claps.errors import OutputError
-from napari_claps.types import Box, BoxSource
+from napari_claps.cli_gui import _is_ours
+from napari_claps.errors import InputError, OutputError
+from napari_claps.io.coco import read_detections
+from napari_claps.outputs import coco_detections
+from napari_claps.types import Box, BoxSource, RetinalImage
 
 MANIFEST = Path(napari_claps.__file__).with_name("napari.yaml")
 PLACE = dict(scale=(0.24, 0.004, 0.012), units=("mm", "mm", "mm"), axis_labels=("z", "y", "x"))
@@ -227,3 +232,76 @@ def test_samples_open(manifest, npe2pm, key):
     else:
         assert layer.rgb is (key == "fundus_photograph") and str(layer.units[0]) == "pixel"
 
+
+
+@pytest.mark.parametrize("name, ours", [("my photo.png", False), ("scan.tif", True), ("table.json", False)])
+def test_the_gui_command_opens_every_picture(tmp_path, name, ours):
+    from PIL import Image
+
+    if name == "table.json":
+        (tmp_path / name).write_text("{}")
+    else:
+        Image.fromarray((np.arange(600) // 3).astype(np.uint8).reshape(20, 30)).save(tmp_path / name)
+    PluginManager.instance().discover()
+    assert _is_ours(tmp_path / name) is ours
+    if name != "table.json":
+        viewer = ViewerModel()
+        viewer.open(str(tmp_path / name), plugin="napari-claps" if ours else "napari")
+        assert viewer.layers[0].data.shape[:2] == (20, 30)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"images": ' + "[" * 100_000, '{"images": 3}', '{"images": [1]}'])
+def test_no_json_makes_the_reader_raise(tmp_path, content):
+    (tmp_path / "some.json").write_text(content)
+    assert get_reader(str(tmp_path / "some.json")) is None
+
+
+def test_uncertainty_of_boxes_comes_back(tmp_path):
+    boxes = [BOXES[0], dataclasses.replace(BOXES[1], uncertainty=0.25)]
+    document = coco_detections(RetinalImage(np.zeros((4, 16, 20), np.uint8)), ["drusen", "intraretinal_fluid"], boxes,
+                               range(4))
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    (layer,) = reopened(tmp_path / "boxes.json")
+    data, attributes, _ = layer.as_layer_data_tuple()
+    write_boxes(str(tmp_path / "again.json"), data, attributes)
+    assert [box.uncertainty for box in read_detections(tmp_path / "again.json").boxes] == [None, 0.25]
+
+
+def test_boxes_of_a_volume_of_unknown_size_have_three_axes(tmp_path):
+    document = coco_detections(RetinalImage(np.zeros((4, 16, 20), np.uint8)), ["drusen"], BOXES[:1], [0])
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    (tmp_path / "provenance.json").write_text(json.dumps({"spacing": {"mm": None, "axes": "zyx"}}))
+    (layer,) = reopened(tmp_path / "boxes.json")
+    assert layer.ndim == 3 and tuple(layer.axis_labels) == ("z", "y", "x")
+
+
+def test_no_layer_is_lost_when_names_and_labels_cross(tmp_path):
+    first, second = np.full((16, 20), 1, np.uint16), np.full((16, 20), 2, np.uint16)
+    known = {"metadata": {KEY: {"content": "masks", "label": "drusen"}}}
+    layers = [Labels(first, name="reader 1", **known), Labels(second, name="drusen", **known)]
+    write_masks(str(tmp_path / "m.ome.tif"), [layer.as_layer_data_tuple() for layer in layers])
+    again = reopened(tmp_path / "m.ome.tif")
+    assert sorted(int(layer.data.max()) for layer in again) == [1, 2]
+
+
+def test_layers_of_different_scale_do_not_share_a_file(tmp_path):
+    masks, place = np.ones((4, 16, 20), np.uint16), dict(PLACE)
+    layers = [Labels(masks, name="a", **place), Labels(masks, name="b", **place | {"scale": (0.24, 0.008, 0.012)})]
+    with pytest.raises(OutputError, match=r"different size in mm.*a \(0\.24, 0\.004.*b \(0\.24, 0\.008"):
+        write_masks(str(tmp_path / "m.ome.tif"), [layer.as_layer_data_tuple() for layer in layers])
+    drawn = [Labels(masks, name="drawn"), layers[0]]
+    write_masks(str(tmp_path / "m.ome.tif"), [layer.as_layer_data_tuple() for layer in drawn])
+    assert all(layer.scale == pytest.approx(PLACE["scale"]) for layer in reopened(tmp_path / "m.ome.tif"))
+
+
+def test_masks_that_claim_too_much_are_refused(tmp_path):
+    path = tmp_path / "m.ome.tif"
+    tifffile.imwrite(path, np.zeros((1, 2, 64, 64), np.uint16), photometric="minisblack", compression="zlib",
+                     metadata={"axes": "CZYX", "Channel": {"Name": ["drusen"]}})  # fmt: skip
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages:
+            page.tags["ImageWidth"].overwrite(2**20)
+            page.tags["ImageLength"].overwrite(2**20)
+            page.tags["RowsPerStrip"].overwrite(2**20)
+    with pytest.raises(InputError, match="m.ome.tif"):
+        read_masks(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -41,3 +43,15 @@ def test_nan_is_refused_with_its_count() -> None:
 def test_complex_pixels_are_refused() -> None:
     with pytest.raises(InputError, match="complex"):
         to_unit_rgb(np.ones((10, 10), complex))
+
+
+def test_limits_do_not_copy_a_volume_whose_axes_are_turned() -> None:
+    volume = np.arange(20_000_000, dtype=np.uint16).reshape(100, 400, 500)
+    turned = np.asfortranarray(volume)  # as NIfTI keeps it
+    expected = display_limits(volume)
+    tracemalloc.start()
+    try:
+        assert display_limits(turned) == expected
+        assert tracemalloc.get_traced_memory()[1] < turned.nbytes
+    finally:
+        tracemalloc.stop()

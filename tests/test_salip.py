@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from napari_claps.errors import BundleError
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
 from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, PixelMaps
 from napari_claps.prompters import salip
 from napari_claps.prompters.automatic_masks import (
+    PARTS_PER_MASK,
     AutomaticMask,
     MapsPredictor,
     connected_parts,
@@ -106,9 +109,18 @@ def test_maps_that_are_not_finite_propose_nothing(iou: float) -> None:
 
 def test_thousands_of_objects_are_capped_by_quality() -> None:
     sam = DiscSam([(y, x) for y in range(2, 64, 4) for x in range(2, 96, 4)], radius=1.5)
-    assert len(propose(sam, limit=1000)) == 16 * 24
+    assert len(propose(sam, limit=1000)) == PARTS_PER_MASK < 16 * 24
     capped = propose(sam, limit=10)
     assert len(capped) == 10 and [m.quality for m in capped] == sorted((m.quality for m in capped), reverse=True)
+
+
+def test_a_mask_of_noise_is_a_few_hundred_parts_and_not_thousands() -> None:
+    noise = np.random.default_rng(0).random((256, 256)) < 0.2
+    parts = connected_parts(noise, 0.5, 0.5)
+    assert len(parts) == PARTS_PER_MASK and ndimage.label(noise, structure=np.ones((3, 3)))[1] > 3000
+    smallest = min(p.area for p in parts)
+    assert len(connected_parts(noise, 0.5, 0.5, min_area=smallest * 1.001)) < PARTS_PER_MASK  # the largest are kept
+    assert all(p.mask.sum() == round(p.area * noise.size) for p in parts)
 
 
 def test_parts_touch_at_corners() -> None:
@@ -200,11 +212,15 @@ def test_below_the_score_a_target_is_absent(bundle: Bundle, features: ImageFeatu
     assert find(bundle, features, replace(OPEN, score=1.0)) == [[], []]
 
 
-def test_nan_in_features_finds_nothing(bundle: Bundle, features: ImageFeatures) -> None:
+def test_values_that_are_no_numbers_are_an_error_not_an_absence(bundle: Bundle, features: ImageFeatures) -> None:
     broken = replace(features, levels=tuple(level * float("nan") for level in features.levels), memo={})
-    assert find(bundle, broken, OPEN) == [[], []]
-    blind = replace(features, image=features.image * float("nan"), memo={})
-    assert find(bundle, blind, OPEN) == [[], []]
+    with pytest.raises(BundleError, match=r"bundle tiny gave values that are no numbers \(NaN"):
+        find(bundle, broken, OPEN)
+    # The maps of the mask head are good, the cut-outs are not.
+    maps = bundle.segmenter.decode_pixels(features)
+    blind = replace(features, image=features.image * float("nan"), memo={"sam": maps})
+    with pytest.raises(BundleError, match="no numbers"):
+        find(bundle, blind, OPEN)
 
 
 def test_options_admit_and_rank() -> None:

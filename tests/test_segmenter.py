@@ -60,3 +60,21 @@ def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, view
     again = load_bundle(tiny_bundle, device="cpu")
     a, b = (x.segmenter.decode_pixels(x.clip.encode_image(views)).pixels for x in (bundle, again))
     np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_half_precision_does_not_move_the_prompts(bundle: Bundle, views: torch.Tensor,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    predict = bundle.segmenter.mask_decoder.predict
+    monkeypatch.setattr(bundle.segmenter.mask_decoder, "predict", lambda maps, position, dense, tokens, view: (
+        seen.append((position, tokens)), predict(maps, position, dense, tokens, view))[1])
+    prompts = MaskPrompts(view=torch.zeros(1, dtype=torch.long), boxes=torch.tensor([[10.3, 8.1, 41.7, 30.9]]),
+                          text=bundle.clip_text(("drusen in an OCT B-scan",)))
+    with torch.inference_mode():
+        for half in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+                found = bundle.segmenter.predict_masks(maps, prompts)
+    assert maps.embedding.dtype is torch.bfloat16 and torch.isfinite(found.logits).all()
+    for exact, coarse in zip(*seen, strict=True):
+        assert torch.equal(exact, coarse)

@@ -153,7 +153,8 @@ def test_damage_anywhere_is_an_input_error_or_harmless(tmp_path):
             assert same(found, expected)  # the checksums cover every byte that counts
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_any_value_in_the_document_is_an_input_error_or_harmless(tmp_path, data):
     """Somebody edits the JSON: any value anywhere may be of any type."""

@@ -18,12 +18,14 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 pytest.importorskip("matplotlib")
 
 from napari_claps.errors import InputError
-from napari_claps.models.detector import DetectorConfig, DetectorOutput, Proposals, RetinalDetector
+from napari_claps.models.detections import DetectorOutput, Proposals
+from napari_claps.models.detector import DetectorConfig, RetinalDetector
 from napari_claps.types import Modality
 from training import train_detector
 from training.detection_data import MAX_BOXES, MIN_AREA, compact_images, detection_batch, mask_boxes
 from training.detection_loss import Truth, assign_cells, detection_loss, focal_loss, match, matching_cost
 from training.detection_metrics import BoxScores, auroc, average_precision
+from training.run import Run
 from training.sampler import CachedImage, ViewBatch, ViewSampler
 
 CHANNELS = (8, 12, 16)
@@ -310,6 +312,8 @@ def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder
     monkeypatch.setattr(train_detector, "make_sampler", lambda config, run: make_sampler(images, config))
     monkeypatch.setattr(train_detector, "held_out_images", lambda config: compact_images(images))
     init = text_folder.parent / "final.pt"
+    draw = Run.draw_curves
+    monkeypatch.setattr(Run, "draw_curves", lambda run: None)  # once is enough
     whole = train_detector.train(settings_of(4), tmp_path / "whole", init)
 
     killed = tmp_path / "killed"
@@ -326,6 +330,7 @@ def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder
         train_detector.train(settings_of(4), killed, init)
     assert (killed / "last.pt").exists() and not (killed / "final.pt").exists()
     monkeypatch.setattr(train_detector, "batch_losses", real)
+    monkeypatch.setattr(Run, "draw_curves", draw)
     resumed = train_detector.train(settings_of(4), killed, init)
 
     first, second = (torch.load(p, weights_only=True) for p in (whole, resumed))

@@ -54,7 +54,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_keeps_what_it_was_made_from_and_both_precisions_agree(data: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip")
     for precision in ("float32", "bfloat16"):
-        train({**CONFIG, "steps": 2, "precision": precision}, tmp_path / precision, clip)
+        train({**CONFIG, "steps": 1, "precision": precision}, tmp_path / precision, clip)
     single, half = ([r["loss"] for r in rows(tmp_path / p)] for p in ("float32", "bfloat16"))
     assert np.isfinite(half).all() and half != single, "the networks did compute in bfloat16"
     assert np.allclose(single, half, rtol=0.05)
@@ -125,6 +125,21 @@ def test_what_was_logged_after_the_last_checkpoint_is_forgotten(tmp_path: Path) 
     assert facts["config"]["lr"] == 2 and [e["config"]["lr"] for e in facts["earlier"]] == [1]
 
 
+def test_another_number_of_steps_is_another_plan(tmp_path: Path) -> None:
+    """A OneCycleLR of 4 steps would fail in the middle of a run of 8, and end a run of 2 at its highest rate."""
+    def planned(steps: int) -> tuple[Run, torch.nn.Module, torch.optim.Optimizer, object]:
+        run, model, optimizer, _ = small_run(tmp_path)
+        return run, model, optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+    run, *state = planned(4)
+    run.save(2, *state, random.Random(0))
+    run, *state = planned(8)
+    with pytest.raises(InputError, match=r"last\.pt: .*planned for 4 steps, not for 8. Set steps = 4, or .*--out"):
+        run.resume(*state, random.Random(0))
+    run, *state = planned(4)
+    assert run.resume(*state, random.Random(0)) == 2
+
+
 def test_a_configuration_builds_on_another(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("steps = 9\nbatch = 8\n[weights]\ndrive = 2.0\nhrf = 1.0\n")
     (tmp_path / "b.toml").write_text('base = "a.toml"\nsteps = 3\nexclude = ["drive"]\n[weights]\nhrf = 5.0\n')
@@ -136,6 +151,10 @@ def test_a_configuration_builds_on_another(tmp_path: Path) -> None:
     (tmp_path / "d.toml").write_text('base = "d.toml"')
     with pytest.raises(InputError, match=r"d\.toml: base = .* names the file itself"):
         load_config(tmp_path / "d.toml")
+    (tmp_path / "e.toml").write_text('base = "f.toml"')
+    (tmp_path / "f.toml").write_text('base = "e.toml"')
+    with pytest.raises(InputError, match=r'f\.toml: base = "e\.toml" names .* one that builds on it'):
+        load_config(tmp_path / "e.toml")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training/configs").glob("*.toml"))

@@ -22,6 +22,7 @@ def test_tiles_cover_the_image(shape: tuple[int, int]) -> None:
     covered = np.zeros(shape, bool)
     for tile in plan_tiles(shape):
         assert tile.height % MULTIPLE == 0 and tile.width % MULTIPLE == 0
+        assert tile.y % 2 == 0 and tile.x % 2 == 0, "masks have half the resolution"
         covered[tile.y:tile.y + tile.height, tile.x:tile.x + tile.width] = True
     assert covered.all()
 
@@ -49,7 +50,13 @@ def test_scaling_keeps_the_aspect(shape: tuple[int, int], side: int) -> None:
         assert abs(height / shape[0] - width / shape[1]) * min(shape) <= 1
 
 
-def test_bscans_stay_near_their_own_sampling() -> None:
-    assert working_side(Modality.OCT, Kind.OBJECT, (496, 512)) == 512
+def test_bscans_stay_near_their_own_sampling_unless_they_are_small() -> None:
+    assert working_side(Modality.OCT, Kind.OBJECT, (496, 512)) == 640
     assert working_side(Modality.OCT, Kind.OBJECT, (496, 1536)) == 768
     assert working_side(Modality.CFP, Kind.TREE, (584, 565)) > working_side(Modality.CFP, Kind.OBJECT, (584, 565))
+
+
+def test_angiograms_are_magnified_as_far_as_one_view_reaches() -> None:
+    assert working_side(Modality.OCTA, Kind.TREE, (304, 304)) == 640
+    assert working_side(Modality.OCTA, Kind.TREE, (400, 400)) == 800
+    assert len(plan_tiles((800, 800))) == 1

@@ -122,6 +122,11 @@ def test_numbers_in_the_slices_do_not_matter(mask, random, spacing):
     np.testing.assert_array_equal(first > 0, mask)
 
 
+def test_rows_of_a_nanometre_do_not_break_the_search_for_motion():
+    """In such a file the eye may move by more rows than there are."""
+    np.testing.assert_array_equal(linked_volume(pocket(), (0.12, 1e-6, 0.011)), pocket())
+
+
 def test_linking_twice_changes_nothing():
     once = linked_volume(pocket() | pocket(centre=(8, 10), radius=4))
     np.testing.assert_array_equal(linked_volume(once, relabel=False), once)

@@ -9,7 +9,6 @@ fitted, on features of the whole field at the size that inference uses.
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import shutil
 import sys
@@ -25,32 +24,23 @@ from napari_claps.field import cut, scaled_batch
 from napari_claps.models.clip import RetinalClip
 from napari_claps.types import Modality
 from napari_claps.views import FIELD_SIDE, MULTIPLE, Tile
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
+from napari_claps.vocabulary import MODALITIES
 from training.augment import augment_photometry
-from training.captions import Labels, caption, parse_labels
-from training.data import data_root, is_held_out, read_rgb, segmentation_records
-from training.pretrain_clip import contrastive_loss
+from training.captions import caption
+from training.data import read_rgb
+from training.labelled import LabelledImage, labelled_images
+from training.pretrain_clip import contrastive_loss, signature_embeddings
 from training.run import Run, load_config
 from training.stage import run_stage
 from training.train_segmenter import load_clip
 
 
-def labelled_images(per_group: int, rng: random.Random) -> list[tuple[Path, Labels, bool]]:
-    """At most `per_group` images of each data set and label: path, labels, and whether held out."""
-    root = data_root()
-    groups: dict[tuple[str, str], list[tuple[Path, Labels, bool]]] = {}
-    with (root / "pretraining.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["modality"] in set(Modality):
-                path = root / row["image"]
-                groups.setdefault((row["dataset"], row["labels"]), []).append(
-                    (path, parse_labels(row["modality"], row["labels"]), is_held_out(row["dataset"], path.stem)))
-    for record in segmentation_records("train"):
-        present = frozenset(record.masks)
-        labels = Labels(record.modality, present, frozenset(record.targets) - present)
-        groups.setdefault((record.dataset, ""), []).append(
-            (record.image, labels, is_held_out(record.dataset, record.stem)))
-    return [item for group in groups.values() for item in rng.sample(group, min(per_group, len(group)))]
+def chosen_images(per_group: int, rng: random.Random) -> list[LabelledImage]:
+    """At most `per_group` images of each data set and label."""
+    groups: dict[tuple[str, str], list[LabelledImage]] = {}
+    for image in labelled_images():
+        groups.setdefault((image.dataset, image.cell), []).append(image)
+    return [image for group in groups.values() for image in rng.sample(group, min(per_group, len(group)))]
 
 
 @torch.inference_mode()
@@ -76,14 +66,14 @@ def train(config: dict, out: Path, init: Path) -> Path:
     clip.requires_grad_(False).eval()
     if run.is_first:
         shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
-    items = labelled_images(config["per_group"], rng)
-    run.record_data(i[0] for i in items)
-    fit, held = [i for i in items if not i[2]], [i for i in items if i[2]]
-    features = torch.cat([pooled_features(clip, [i[0] for i in fit], rng, augment=a) for a in (False, True)])
-    labels = [i[1] for i in fit] * 2
-    held_features = pooled_features(clip, [i[0] for i in held], rng, augment=False)
+    images = chosen_images(config["per_group"], rng)
+    run.record_data(i.path for i in images)
+    fit, held = [i for i in images if not i.held_out], [i for i in images if i.held_out]
+    features = torch.cat([pooled_features(clip, [i.path for i in fit], rng, augment=a) for a in (False, True)])
+    labels = [i.labels for i in fit] * 2
+    held_features = pooled_features(clip, [i.path for i in held], rng, augment=False) if held else None
 
-    features, held_features = features.clone(), held_features.clone()
+    features = features.clone()
     head = clip.model.visual.head
     head.requires_grad_(True)
     clip.model.logit_scale.requires_grad_(True)
@@ -104,13 +94,11 @@ def train(config: dict, out: Path, init: Path) -> Path:
         loss.backward()
         optimizer.step()
         run.log(step, loss=loss.item())
-    with torch.no_grad():
-        signatures = F.normalize(torch.stack([
-            clip.encode_text([t.format(signature=m.signature) for t in MODALITY_TEMPLATES]).mean(0)
-            for m in MODALITIES.values()]), dim=-1)
-        best = (F.normalize(head(held_features), dim=-1) @ signatures.T).argmax(1).tolist()
-    right = sum(list(MODALITIES)[b] == i[1].modality for b, i in zip(best, held, strict=True))
-    run.log(config["steps"], modality_accuracy_held_out=right / len(held), n=len(held))
+    if held_features is not None:
+        with torch.no_grad():
+            best = (F.normalize(head(held_features.clone()), dim=-1) @ signature_embeddings(clip).T).argmax(1).tolist()
+        right = sum(list(MODALITIES)[b] == i.labels.modality for b, i in zip(best, held, strict=True))
+        run.log(config["steps"], modality_accuracy_held_out=right / len(held), n=len(held))
     return run.finish(clip, arch={"clip": state["arch"]["clip"]})
 
 

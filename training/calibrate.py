@@ -40,8 +40,9 @@ from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
-from training.choose_thresholds import Sample, by_side, held_out_images, presence_threshold
+from training.choose_thresholds import Sample, held_out_images, presence_threshold
 from training.export import MIN_CLASS, is_answered
+from training.tiles import targets_by_side
 
 FOLDS = 44
 """Most parts of the cross-validation; with fewer images each is left out once."""
@@ -82,7 +83,7 @@ def observe(bundle: Bundle, pairs: Mapping[tuple[Modality, str], Pair],
     for modality, image, masks, targets, fov in samples:
         shape = image.shape[:2]
         inside = np.ones(shape, bool) if fov is None else fov
-        for side, names in by_side(modality, [t for t in targets if (modality, t) in pairs], shape).items():
+        for side, names in targets_by_side(modality, [t for t in targets if (modality, t) in pairs], shape).items():
             prompts = [make_prompt(n, modality) for n in names]
             own = [pairs[modality, n] for n in names]
             result = segment_field(bundle, prompter, [image.astype(np.float32) / 255], side, prompts, own)[0]
@@ -116,7 +117,7 @@ def choose_calibration(seen: Sequence[Observation]) -> tuple[dict[str, float], d
         Cross-validated ``presence_log_loss``, and ``prevalence_log_loss``, that of the mere share of present.
     """
     present = [s.present for s in seen]
-    usable = [n for n in INPUTS if len({s.inputs[n] for s in seen}) > 1]
+    usable = [n for n in INPUTS if len({s.inputs[n] for s in seen}) > 1] or list(INPUTS[:1])
     losses = {names: log_loss(cross_validated([{n: s.inputs[n] for n in names} for s in seen], present), present)
               for k in range(1, len(usable) + 1) for names in combinations(usable, k)}
     names = min((n for n in losses if losses[n] <= min(losses.values()) + ENOUGH), key=lambda n: (len(n), losses[n]))

@@ -34,11 +34,11 @@ from napari_claps.field import is_boxed, segment_field
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
-from napari_claps.views import working_side
-from napari_claps.vocabulary import TARGETS, make_prompt
+from napari_claps.vocabulary import make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
 from training.export import MIN_CLASS
 from training.sampler import CachedImage, synthetic_images
+from training.tiles import targets_by_side
 
 SHARES = (1.0, 0.75, 0.5)
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
@@ -58,21 +58,13 @@ def trained_pairs() -> dict[tuple[Modality, str], int]:
     return dict(counts)
 
 
-def by_side(modality: Modality, targets: Sequence[str], shape: tuple[int, int]) -> dict[int, list[str]]:
-    """Targets that are looked for at one scale, as the pipeline groups them."""
-    groups: dict[int, list[str]] = defaultdict(list)
-    for target in targets:
-        groups[working_side(modality, TARGETS[target].kind, shape)].append(target)
-    return groups
-
-
 def measure(bundle: Bundle, samples: Iterator[Sample]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Dice of every setting, and the presence score, of each image and target."""
     prompter = make_prompter("claps", bundle)
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for modality, image, masks, targets, fov in samples:
         asked = [t for t in targets if bundle.manifest.pair(modality, t)]
-        for side, names in by_side(modality, asked, image.shape[:2]).items():
+        for side, names in targets_by_side(modality, asked, image.shape[:2]).items():
             prompts = [make_prompt(n, modality) for n in names]
             pairs = [p for n in names if (p := bundle.manifest.pair(modality, n))]
             plane = [image.astype(np.float32) / 255]

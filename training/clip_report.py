@@ -12,13 +12,11 @@ Before: ImageNet's trunk and the text tower as pre-training begins with them, th
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,12 @@ from napari_claps.io.atomic import atomic_path
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
 from napari_claps.views import MULTIPLE, Tile
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
-from training.captions import Key, Labels, caption, parse_labels
-from training.data import data_root, is_held_out, read_rgb, segmentation_records
+from napari_claps.vocabulary import MODALITIES
+from training.captions import Key, caption
+from training.data import data_root, read_rgb
 from training.detection_metrics import auroc
-from training.patients import patient_of
-from training.pretrain_clip import lock_text
+from training.labelled import LabelledImage, labelled_images
+from training.pretrain_clip import lock_text, signature_embeddings
 from training.text_base import load_imagenet, load_minilm, write_text_folder
 from training.train_segmenter import load_clip
 
@@ -50,39 +48,17 @@ WORDINGS = 8
 """Captions drawn for a label; their mean stands for it."""
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """An image that pre-training saw, or held out."""
-
-    path: Path
-    labels: Labels
-    patient: str
-    held_out: bool
-
-
-def labelled_images(per_label: int, seed: int) -> list[Labelled]:
+def chosen_images(per_label: int, seed: int) -> list[LabelledImage]:
     """At most `per_label` held-out images, and as many others, of each data set and labels."""
-    groups: dict[tuple[str, str, bool], list[Labelled]] = {}
-
-    def add(dataset: str, cell: str, path: Path, labels: Labels) -> None:
-        held_out = is_held_out(dataset, path.stem)
-        item = Labelled(path, labels, patient_of(dataset, path.stem), held_out)
-        groups.setdefault((dataset, cell, held_out), []).append(item)
-
-    with (data_root() / "pretraining.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["modality"] in set(Modality):
-                add(row["dataset"], row["labels"], data_root() / row["image"],
-                    parse_labels(row["modality"], row["labels"]))
-    for record in segmentation_records("train"):
-        present = frozenset(record.masks)
-        add(record.dataset, "", record.image, Labels(record.modality, present, frozenset(record.targets) - present))
+    groups: dict[tuple[str, str, bool], list[LabelledImage]] = {}
+    for image in labelled_images():
+        groups.setdefault((image.dataset, image.cell, image.held_out), []).append(image)
     rng = random.Random(seed)
-    return [item for group in groups.values() for item in rng.sample(group, min(per_label, len(group)))]
+    return [image for group in groups.values() for image in rng.sample(group, min(per_label, len(group)))]
 
 
 @torch.inference_mode()
-def features(clip: RetinalClip, images: Sequence[Labelled], side: int) -> tuple[Tensor, Tensor]:
+def features(clip: RetinalClip, images: Sequence[LabelledImage], side: int) -> tuple[Tensor, Tensor]:
     """Pooled features (N, C) of the trunk and embeddings (N, D), of whole fields with a long side of `side`."""
     pooled, embedded = [], []
     for item in tqdm(images, desc="features", mininterval=10):
@@ -96,13 +72,9 @@ def features(clip: RetinalClip, images: Sequence[Labelled], side: int) -> tuple[
     return torch.stack(pooled).clone(), torch.stack(embedded).clone()
 
 
-def modality_accuracy(clip: RetinalClip, embedded: Tensor, images: Sequence[Labelled]) -> dict[str, float]:
+def modality_accuracy(clip: RetinalClip, embedded: Tensor, images: Sequence[LabelledImage]) -> dict[str, float]:
     """Share of images whose nearest signature is that of their modality: in all, and the mean over modalities."""
-    with torch.no_grad():
-        signatures = F.normalize(torch.stack([
-            clip.encode_text([t.format(signature=m.signature) for t in MODALITY_TEMPLATES]).mean(0)
-            for m in MODALITIES.values()]), dim=-1)
-    best = (embedded @ signatures.T).argmax(1).tolist()
+    best = (embedded @ signature_embeddings(clip).T).argmax(1).tolist()
     right: dict[Modality, list[bool]] = {}
     for index, item in zip(best, images, strict=True):
         right.setdefault(item.labels.modality, []).append(list(MODALITIES)[index] == item.labels.modality)
@@ -130,7 +102,7 @@ def logistic_regression(inputs: Tensor, labels: Tensor, *, penalty: float = 1e-2
     return weight.detach(), offset.detach()
 
 
-def linear_probe(inputs: Tensor, images: Sequence[Labelled], question: str, modality: Modality,
+def linear_probe(inputs: Tensor, images: Sequence[LabelledImage], question: str, modality: Modality,
                  seed: int) -> dict[str, Any] | None:
     """AUROC on held-out images of patients of whom the regression saw none; None with fewer than 3 of a class."""
     sick, healthy = PROBES[question]
@@ -173,7 +145,7 @@ def recall_at(similarity: Tensor, relation: Tensor, k: int) -> dict[str, float]:
     return {"queries": len(found), "recall": float(np.mean(found)), "chance": float(np.mean(chance))}
 
 
-def retrieval(clip: RetinalClip, embedded: Tensor, images: Sequence[Labelled], seed: int) -> dict[str, dict]:
+def retrieval(clip: RetinalClip, embedded: Tensor, images: Sequence[LabelledImage], seed: int) -> dict[str, dict]:
     """Recall at 1 and 5 between images and the captions of all labels that one of them has."""
     keys: list[Key] = sorted({(m.labels.modality, label) for m in images for label in m.labels.true})
     rng = random.Random(seed)
@@ -186,7 +158,7 @@ def retrieval(clip: RetinalClip, embedded: Tensor, images: Sequence[Labelled], s
             {"image_to_text": (similarity, relation), "text_to_image": (similarity.T, relation.T)}.items()}
 
 
-def report(clip: RetinalClip, images: Sequence[Labelled], *, side: int, seed: int) -> dict[str, Any]:
+def report(clip: RetinalClip, images: Sequence[LabelledImage], *, side: int, seed: int) -> dict[str, Any]:
     """Everything measured on one model."""
     clip.eval().requires_grad_(False)
     pooled, embedded = features(clip, images, side)
@@ -224,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = parser.parse_args(arguments)
     try:
         clip = imagenet_clip(ClipConfig(), a.seed) if a.imagenet else load_clip(a.checkpoint)[0]
-        facts = report(clip, labelled_images(a.per_label, a.seed), side=a.side, seed=a.seed)
+        facts = report(clip, chosen_images(a.per_label, a.seed), side=a.side, seed=a.seed)
     except ClapsError as error:
         print(f"training.clip_report: {error}", file=sys.stderr)
         return 1

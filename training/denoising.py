@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_claps.models.detector import DetectorOutput, Proposals, RetinalDetector
+from napari_claps.models.detections import DetectorOutput, Proposals
+from napari_claps.models.detector import RetinalDetector
 from napari_claps.models.detector_text import TextFeatures
 from training.detection_loss import Truth, box_losses, focal_loss
 

@@ -182,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--holdout", action="store_true", help="with --split train: only its held-out part")
     parser.add_argument("--dataset", action="append", default=[], help="restrict to this data set; may be repeated")
     parser.add_argument("--limit", type=int, help="at most so many images of each data set")
+    parser.add_argument("--modality", default="auto", help="of all images, for a bundle whose CLIP is not aligned "
+                        "(default: detected)")
     parser.add_argument("--coverage", type=float, help="measure inner and outer masks of this coverage too")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
@@ -193,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = segmentation_records(
             options.split, held_out=True if options.holdout else None, datasets=tuple(options.dataset)
         )
-        pipeline = ProbabilityPipeline.from_settings(Settings(bundle=options.bundle, device=options.device))
+        pipeline = ProbabilityPipeline.from_settings(Settings(bundle=options.bundle, device=options.device,
+                                                              modality=options.modality))
         evaluation = evaluate(pipeline, first_of_each(records, options.limit), coverage=options.coverage)
         manifest = pipeline.bundle.manifest
         about = {
@@ -202,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "sha256": manifest.sha256,
             "part": f"{options.split}{', held out' if options.holdout else ''}",
             "limit": options.limit,
+            "modality": options.modality,
             "device": str(pipeline.bundle.device),
         }
         if evaluation.not_in_bundle:

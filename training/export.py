@@ -24,7 +24,7 @@ MIN_DICE = 0.3
 """Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""
 MAX_FALSE_ALARMS = 0.5
 """Share of the held-out images without the target in which it may be found."""
-MIN_CLASS = 4
+MIN_CLASS = 5
 """Held-out images with and without a target that are needed to fit its presence."""
 
 

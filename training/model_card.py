@@ -36,6 +36,14 @@ DATA = """\
 | synthetic B-scans of this package | OCT B-scans | 240 | BSD-3-Clause |
 """
 
+COMPARISON = """\
+Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`), one
+per modality, on the trunk that the bundle had after its own training, which favours them, then trained on the same data for {steps}:
+far less than the mask head had (4,000 steps over all modalities). They have no presence: they never answer "absent", which
+costs them nothing here and false alarms elsewhere. **True boxes**: the mask head of the bundle with the boxes of the true objects, with the
+class text and without: what no detector can surpass (`benchmarks/sam_boxes.py`). **Sources left out**: short trainings alike but for
+one source (`benchmarks/configs/vessels*.toml`), for what it costs not to have seen a source; the absolute numbers are those of {short}."""
+
 TEXT = """\
 # Model card of `{name}` {version}
 
@@ -63,6 +71,10 @@ Made with `python -m training.evaluate --bundle {name} --split val --coverage 0.
 ## Inner and outer masks
 
 {bands}
+
+## Comparison
+
+{comparison}
 
 ## Pairs it refuses
 
@@ -146,7 +158,14 @@ def pair_rows(manifest: BundleManifest) -> str:
     return "\n".join(lines)
 
 
-def write_card(bundle: str, report: Path, limits: Path, out: Path) -> None:
+def comparison_text(tables: Path | None) -> str:
+    """Tables of `benchmarks.comparison`, and what they compare."""
+    if tables is None:
+        return "Not measured for this bundle (`benchmarks/comparison.py`)."
+    return f"{COMPARISON}\n\n{tables.read_text(encoding='utf-8').strip()}"
+
+
+def write_card(bundle: str, report: Path, limits: Path, out: Path, comparison: Path | None = None) -> None:
     """Put the card together."""
     manifest = read_manifest(bundle)
     facts = json.loads((report / "summary.json").read_text())
@@ -155,7 +174,8 @@ def write_card(bundle: str, report: Path, limits: Path, out: Path) -> None:
         name=manifest.name, version=manifest.version, licence=manifest.licence, notice=manifest.notice, size=size,
         note=manifest.training.get("note", ""), n=facts["n_images"], modality=facts["modality_accuracy"],
         table=score_rows(facts["summary"]), presence=presence_text(facts.get("reliability", [])),
-        bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), limits=limits.read_text().strip(), data=DATA.strip())
+        bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), comparison=comparison_text(comparison),
+        limits=limits.read_text(encoding="utf-8").strip(), data=DATA.strip())
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if facts.get("reliability"):
@@ -168,9 +188,10 @@ def main() -> None:
     parser.add_argument("--bundle", default="claps-tiny")
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--limits", type=Path, default=Path("docs/limits.md"), help="what is known to fail, as text")
+    parser.add_argument("--comparison", type=Path, help="tables of benchmarks.comparison")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
-    write_card(a.bundle, a.report, a.limits, a.out)
+    write_card(a.bundle, a.report, a.limits, a.out, a.comparison)
 
 
 if __name__ == "__main__":

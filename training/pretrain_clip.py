@@ -11,10 +11,10 @@ MedCLIP-SAMv2 instead (`training.dhn_nce`), with one caption for each image.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +28,10 @@ from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
 from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
 from training.augment import augment_photometry
-from training.captions import Key, Labels, caption, parse_labels
-from training.data import data_root, read_rgb, segmentation_records
+from training.captions import Key, Labels, caption
+from training.data import read_rgb
 from training.dhn_nce import BETA, TEMPERATURE, dhn_nce_loss
-from training.provenance import pretraining_files
+from training.labelled import LabelledImage, labelled_images
 from training.run import Run, load_config
 from training.stage import run_stage
 from training.text_base import load_imagenet, load_minilm, write_text_folder
@@ -46,25 +46,9 @@ class Example:
     held_out: bool
 
 
-def load_examples(size: int) -> list[Example]:
-    """Read the images of both lists; the held-out fifth is chosen by file name."""
-    from training.data import is_held_out
-
-    root = data_root()
-    examples = []
-    with (root / "pretraining.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["modality"] not in set(Modality):
-                continue
-            path = root / row["image"]
-            examples.append(Example(shrink(read_rgb(path), size), parse_labels(row["modality"], row["labels"]),
-                                    is_held_out(row["dataset"], path.stem)))
-    for record in segmentation_records("train"):
-        present = frozenset(record.masks)
-        labels = Labels(record.modality, present, frozenset(record.targets) - present)
-        examples.append(Example(shrink(read_rgb(record.image), size), labels,
-                                is_held_out(record.dataset, record.stem)))
-    return examples
+def load_examples(images: Sequence[LabelledImage], size: int) -> list[Example]:
+    """Read images, the long side of each scaled to `size`."""
+    return [Example(shrink(read_rgb(i.path), size), i.labels, i.held_out) for i in images]
 
 
 def shrink(image: np.ndarray, size: int) -> np.ndarray:
@@ -174,13 +158,18 @@ def fix_temperature(clip: RetinalClip, config: dict) -> None:
 
 
 @torch.no_grad()
+def signature_embeddings(clip: RetinalClip) -> Tensor:
+    """Unit vectors (M, D) of the M modalities, in the order of `MODALITIES`: the means over their wordings."""
+    return F.normalize(torch.stack([
+        clip.encode_text([t.format(signature=terms.signature) for t in MODALITY_TEMPLATES]).mean(0)
+        for terms in MODALITIES.values()]), dim=-1)
+
+
+@torch.no_grad()
 def modality_accuracy(clip: RetinalClip, examples: list[Example], size: tuple[int, int]) -> float:
     """Zero-shot accuracy of the modality against its signatures."""
     clip.eval()
-    texts = torch.stack([
-        F.normalize(clip.encode_text([t.format(signature=terms.signature) for t in MODALITY_TEMPLATES]).mean(0), dim=0)
-        for terms in MODALITIES.values()
-    ])
+    texts = signature_embeddings(clip)
     order = list(MODALITIES)
     right = 0
     for start in range(0, len(examples), 32):
@@ -206,8 +195,9 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
     if choose_loss(config) == "dhn-nce":
         fix_temperature(clip, config)
     clip = clip.to(run.device, memory_format=torch.channels_last)
-    run.record_data(pretraining_files())
-    examples = load_examples(config["cache_size"])
+    images = labelled_images()
+    run.record_data(i.path for i in images)
+    examples = load_examples(images, config["cache_size"])
     fit = [e for e in examples if not e.held_out]
     held_out = [e for e in examples if e.held_out]
     by_modality = {m: [e for e in fit if e.labels.modality == m] for m in Modality}
@@ -249,7 +239,7 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
         run.log(step, loss=loss.item())
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, clip, optimizer, schedule, rng)
-    if run.is_first:
+    if run.is_first and held_out:
         run.log(config["steps"], modality_accuracy_held_out=modality_accuracy(clip, held_out, size), n=len(held_out))
     return run.finish(clip, arch={"clip": {"trunk": config["trunk"], "embed_dim": config["embed_dim"]}})
 

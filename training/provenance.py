@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_claps.io.atomic import atomic_path
-from napari_claps.types import Modality
-from training.data import Record, data_root, segmentation_records
+from training.data import Record, data_root
 
 
 def record_files(records: Iterable[Record]) -> list[Path]:
@@ -19,13 +18,6 @@ def record_files(records: Iterable[Record]) -> list[Path]:
     for record in records:
         files += [record.image, *record.masks.values(), *filter(None, [record.field_of_view])]
     return files
-
-
-def pretraining_files() -> list[Path]:
-    """The images that contrastive pre-training sees: those with labels, and those of ``train`` with masks."""
-    with (data_root() / "pretraining.csv").open(newline="", encoding="utf-8") as file:
-        labelled = [data_root() / row["image"] for row in csv.DictReader(file) if row["modality"] in set(Modality)]
-    return labelled + [record.image for record in segmentation_records("train")]
 
 
 def write_data_list(path: Path, files: Iterable[Path]) -> dict[str, int | str]:

@@ -22,10 +22,11 @@ from training.parallel import Processes, number_format
 from training.provenance import git_revision, write_data_list
 
 
-def load_config(path: Path) -> dict[str, Any]:
+def load_config(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a TOML configuration; the values can be any that the stage knows.
 
     ``base = "other.toml"`` takes the lines of a file beside it, except those that are given; tables are merged.
+    `above` are the files that build on this one.
 
     Raises
     ------
@@ -39,9 +40,9 @@ def load_config(path: Path) -> dict[str, Any]:
     if "base" not in config:
         return config
     base = path.parent / str(config.pop("base"))
-    if base == path:
-        raise InputError(f"{path}: base = \"{base.name}\" names the file itself.")
-    below = load_config(base)
+    if base in (path, *above):
+        raise InputError(f"{path}: base = \"{base.name}\" names the file itself, or one that builds on it.")
+    below = load_config(base, above=(path, *above))
     return below | {k: {**below[k], **v} if isinstance(v, dict) and isinstance(below.get(k), dict) else v
                     for k, v in config.items()}
 
@@ -92,6 +93,7 @@ class Run:
         self._over = False
         self._bar: tqdm | None = None
         self._mean = 0.0
+        self._drawn = 0
         torch.manual_seed(config["seed"])
         np.random.seed(config["seed"])
         self._facts = {"config": config, "git": git_revision(), "torch": torch.__version__, "device": self.device,
@@ -140,7 +142,11 @@ class Run:
             except (RuntimeError, ValueError) as error:
                 raise InputError(f"{path}: belongs to another architecture ({' '.join(str(error).split())[:200]}). "
                                  "Choose another --out folder.") from error
+            planned = getattr(schedule, "total_steps", None)
             schedule.load_state_dict(state["schedule"])
+            if getattr(schedule, "total_steps", None) != planned:
+                raise InputError(f"{path}: its learning rates were planned for {schedule.total_steps} steps, not for "
+                                 f"{planned}. Set steps = {schedule.total_steps}, or choose another --out folder.")
         step, states = int(state["step"]), [state, *state.get("others", [])]
         if path.exists() and rank < len(states):
             version, internal, gauss = json.loads(states[rank]["rng"])
@@ -201,17 +207,17 @@ class Run:
             self._bar.set_postfix(loss=f"{self._mean:.3f}", refresh=False)
 
     def draw_curves(self) -> None:
-        """Write ``curves.png``: every logged value against the step."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        """Write ``curves.png``: every logged value against the step; nothing if no row has come since."""
+        from matplotlib.figure import Figure
 
         rows = self._rows()
         names = sorted({n for r in rows for n in r} - {"step", "time"})
-        if not names:
+        if not names or len(rows) == self._drawn:
             return
-        figure, axes = plt.subplots(len(names), 1, figsize=(7, 2.2 * len(names)), squeeze=False)
+        height = 2.2 * len(names)  # inches
+        figure = Figure(figsize=(7, height))
+        axes = figure.subplots(len(names), squeeze=False)
+        figure.subplots_adjust(left=0.13, right=0.98, bottom=0.5 / height, top=1 - 0.15 / height)
         for axis, name in zip(axes[:, 0], names, strict=True):
             points = [(r["step"], r[name]) for r in rows if name in r]
             x, y = zip(*points, strict=True)
@@ -221,9 +227,9 @@ class Run:
             axis.plot(x[window - 1:], smooth, lw=1.5)
             axis.set_ylabel(name)
         axes[-1, 0].set_xlabel("step")
-        figure.tight_layout()
-        figure.savefig(self.folder / "curves.png", dpi=110)
-        plt.close(figure)
+        with atomic_path(self.folder / "curves.png") as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
+        self._drawn = len(rows)
 
     def _rows(self) -> list[dict[str, float]]:
         path = self.folder / "log.jsonl"

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from napari_claps.field import cut, scaled_batch
-from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.tile_mean import TileMean
 from napari_claps.types import Modality
-from napari_claps.views import Tile, plan_tiles, tile_weight, working_side
+from napari_claps.views import Tile, plan_tiles, working_side
 from napari_claps.vocabulary import TARGETS
 
 
@@ -45,18 +44,9 @@ def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Ten
     batch = scaled_batch([image], side, device)
     size = (batch.shape[-2], batch.shape[-1])
     tiles = plan_tiles(size)
-    extent = [max(getattr(t, a) + getattr(t, b) for t in tiles) // PIXEL_STRIDE
-              for a, b in (("y", "height"), ("x", "width"))]
-    total, weights = torch.zeros(1, *extent, device=device), torch.zeros(extent, device=device)
+    fused: TileMean | None = None
     for tile in tiles:
         found = predict(cut(batch, tile), tile).float()
-        weight = torch.from_numpy(tile_weight(tile)[::PIXEL_STRIDE, ::PIXEL_STRIDE]).to(device)
-        rows = slice(tile.y // PIXEL_STRIDE, tile.y // PIXEL_STRIDE + found.shape[-2])
-        columns = slice(tile.x // PIXEL_STRIDE, tile.x // PIXEL_STRIDE + found.shape[-1])
-        if len(total) != len(found):
-            total = total.expand(len(found), -1, -1).clone()
-        total[:, rows, columns] += found * weight
-        weights[rows, columns] += weight
-    height, width = (-(-n // PIXEL_STRIDE) for n in size)
-    mean = total[:, :height, :width] / weights[:height, :width].clamp(min=1e-6)
-    return F.interpolate(mean[None], image.shape[:2], mode="bilinear", align_corners=False)[0].cpu().numpy()
+        fused = fused or TileMean(size, tiles, slices=1, prompts=len(found), device=device)
+        fused.add(tile, found[None])
+    return fused.scaled(image.shape[:2])[0].cpu().numpy()

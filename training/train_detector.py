@@ -29,7 +29,8 @@ from torchvision.ops import box_convert
 from tqdm import tqdm
 
 from napari_claps.models.clip import STRIDES, RetinalClip
-from napari_claps.models.detector import DetectorConfig, DetectorOutput, RetinalDetector
+from napari_claps.models.detections import DetectorOutput
+from napari_claps.models.detector import DetectorConfig, RetinalDetector
 from napari_claps.views import plan_tiles
 from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text
 from training.data import Record

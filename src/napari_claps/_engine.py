@@ -1,7 +1,4 @@
-"""What the widgets compute: one engine per widget, one thread at a time in it.
-
-Its functions return a `Failure` instead of raising, see `napari_claps._worker`.
-"""
+"""What the widgets compute: one engine per widget, one thread at a time in it."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_claps._layers import LayerSource
 from napari_claps._triton import hide_triton_from_torch
+from napari_claps.anatomy import Violation, find_violations
 from napari_claps.doubts import Doubt, doubtful_places
 from napari_claps.linking import SliceLinker, rule_for
 from napari_claps.prompt_check import PromptCheck, check_prompts
@@ -24,13 +22,6 @@ from napari_claps.volume import VolumeLinks, number_objects
 if TYPE_CHECKING:
     from napari_claps.models.bundle import Bundle
     from napari_claps.pipeline import Pipeline
-
-
-@dataclass(frozen=True, eq=False)
-class Failure:
-    """What went wrong in the thread."""
-
-    error: Exception
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +47,15 @@ class Request:
         if not self.settings.link_slices or self.n_slices < 2:
             return None
         spacing = self.source.spacing
-        rule = rule_for(spacing)
-        # What the user's threshold would drop is not kept by the damping either.
-        keep = max(rule.keep, self.settings.score_threshold or 0.0)
-        return SliceLinker(spacing, dataclasses.replace(rule, keep=keep))
+        return SliceLinker(spacing, rule_for(spacing, score_threshold=self.settings.score_threshold))
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """What was found in a slice, and what of it cannot be in an eye."""
+
+    result: SliceResult
+    violations: tuple[Violation, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,58 +73,45 @@ class Engine:
         self._bundles: dict[tuple[str, str], Bundle] = {}
         self._lock = threading.Lock()
 
-    def detect(self, source: LayerSource, settings: Settings) -> ModalityGuess | Failure:
-        """Detect the modality, or return what went wrong."""
-        try:
-            image = source.image()
-            with self._lock:
-                return self._pipeline(settings).detect_modality(image)
-        except Exception as error:
-            return Failure(error)
+    def detect(self, source: LayerSource, settings: Settings) -> ModalityGuess:
+        """Detect the modality."""
+        image = source.image()
+        with self._lock:
+            return self._pipeline(settings).detect_modality(image)
 
-    def run(self, request: Request,
-            linker: SliceLinker | None = None) -> Generator[SliceResult, None, Failure | None]:
-        """Yield one result per slice; return what went wrong, or None.
+    def run(self, request: Request, linker: SliceLinker | None = None) -> Generator[Slice, None, None]:
+        """Yield slice by slice.
 
         The lock is held while a slice is computed and not between slices, so that an
         abandoned run blocks nobody. B-scans are entered into the linker; the z axis of
         other volumes is time or a slab, where nothing goes through.
         """
-        try:
-            image = request.source.image()
-            with self._lock:
-                results = self._pipeline(request.settings).run(
-                    image, request.targets, modality=request.modality, slices=request.slices, region=request.region)
-            with closing(results):
-                while True:
-                    with self._lock:
-                        result = next(results, None)
-                    if result is None:
-                        return None
-                    if linker is not None and result.modality.modality is Modality.OCT:
-                        linker.add(result)
-                    yield result
-        except Exception as error:
-            return Failure(error)
+        image = request.source.image()
+        with self._lock:
+            results = self._pipeline(request.settings).run(
+                image, request.targets, modality=request.modality, slices=request.slices, region=request.region)
+        with closing(results):
+            while True:
+                with self._lock:
+                    result = next(results, None)
+                if result is None:
+                    return
+                if linker is not None and result.modality.modality is Modality.OCT:
+                    linker.add(result)
+                yield Slice(result, find_violations(result, image))
 
-    def check_prompts(self, request: Request, slice_index: int) -> PromptCheck | Failure:
+    def check_prompts(self, request: Request, slice_index: int) -> PromptCheck:
         """Run a slice with true and wrong texts, see `napari_claps.prompt_check`."""
-        try:
-            image = request.source.image()
-            with self._lock:
-                return check_prompts(self._pipeline(request.settings), image, request.targets, slice_index=slice_index,
-                                     modality=request.modality, region=request.region)
-        except Exception as error:
-            return Failure(error)
+        image = request.source.image()
+        with self._lock:
+            return check_prompts(self._pipeline(request.settings), image, request.targets, slice_index=slice_index,
+                                 modality=request.modality, region=request.region)
 
     @staticmethod
-    def link(linker: SliceLinker) -> Linked | Failure:
+    def link(linker: SliceLinker) -> Linked:
         """Number the objects of the slices that were entered, and list the doubtful places."""
-        try:
-            links = number_objects(linker)
-            return Linked(links, doubtful_places(links))
-        except Exception as error:
-            return Failure(error)
+        links = number_objects(linker)
+        return Linked(links, doubtful_places(links))
 
     def _pipeline(self, settings: Settings) -> Pipeline:
         hide_triton_from_torch()

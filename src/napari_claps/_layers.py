@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pint
 
-from napari_claps._origin import ORIGIN, Origin
+from napari_claps._origin import ORIGIN, Origin, origin_of
 from napari_claps.appearance import label_colour, shown_name
 from napari_claps.errors import InputError
 from napari_claps.io.pixels import grey_or_rgb
@@ -81,6 +81,8 @@ class LayerSource:
     spacing_source: SpacingSource
     modality: Modality | None
     laterality: str | None
+    layers: Mapping[str, np.ndarray]
+    """Layer lines of the device."""
 
     @classmethod
     def of(cls, layer: Image) -> LayerSource:
@@ -100,6 +102,8 @@ class LayerSource:
         known = layer.metadata.get(KEY) or {}
         spacing = spacing_of(layer)
         data = layer.data[0] if layer.multiscale else layer.data
+        origin = origin_of(layer)
+        whole = origin is not None and origin.image.data.shape == tuple(data.shape)  # lines do not fit a part of it
         return cls(
             data=data,
             rgb=bool(layer.rgb),
@@ -108,6 +112,7 @@ class LayerSource:
             spacing_source=_spacing_source(spacing, known),
             modality=Modality(known["modality"]) if known.get("modality") in set(Modality) else None,
             laterality=known.get("laterality"),
+            layers=origin.image.layers if whole else {},
         )
 
     @property
@@ -127,6 +132,7 @@ class LayerSource:
         return RetinalImage(
             data=pixels, rgb=rgb, modality=self.modality, spacing=self.spacing,
             spacing_source=self.spacing_source, laterality=self.laterality, source=self.name,
+            layers=self.layers,
         )
 
 
@@ -209,13 +215,14 @@ def box_of(corners: np.ndarray, row: Mapping[str, Any], name: str) -> Box:
     """Box around a shape whose features are `row`; without them it is the user's, labelled `name`."""
     # Pixel centres lie on whole numbers in napari, edges half a pixel before them.
     (y0, x0), (y1, x1) = corners[:, -2:].min(axis=0) + 0.5, corners[:, -2:].max(axis=0) + 0.5
-    source, instance = row.get("source"), row.get("instance", 0)
+    source, instance, uncertainty = row.get("source"), row.get("instance", 0), row.get("uncertainty")
     return Box(
         float(y0), float(x0), float(y1), float(x1),
         label=str(row.get("label", name)), score=float(row.get("score", 1.0)),
         slice_index=round(float(corners[0, 0])) if corners.shape[1] == 3 else 0,
         instance=0 if pd.isna(instance) else int(instance),
         source=BoxSource(source) if source in set(BoxSource) else BoxSource.USER,
+        uncertainty=None if pd.isna(uncertainty) else float(uncertainty),
     )
 
 

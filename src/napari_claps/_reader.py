@@ -10,6 +10,7 @@ from napari_claps._layers import image_layer_data
 from napari_claps._saved import is_boxes_file, is_masks_file, read_boxes, read_masks
 from napari_claps.errors import ClapsError
 from napari_claps.io import identify, read
+from napari_claps.io.formats import suffix_of
 from napari_claps.io.session import SUFFIX
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -41,7 +42,7 @@ def _open_image(path: str | Sequence[str]) -> list[LayerData]:
         return read_masks(file)
     image = read(file)
     # The stem names the layer; for vendor files it may be the patient's, so layers alone know it, no output does.
-    name = file.name.removesuffix(file.suffix).removesuffix(".ome")
+    name = file.name[: -len(suffix_of(file) or file.suffix) or None]
     return [image_layer_data(image, name, path=file.absolute())]
 
 

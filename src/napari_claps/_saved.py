@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import tifffile
 
-from napari_claps._layers import KEY, box_colours, box_corners, box_features, box_style, mask_colormap, mask_features
+from napari_claps._layers import (
+    KEY,
+    SPATIAL,
+    box_colours,
+    box_corners,
+    box_features,
+    box_style,
+    mask_colormap,
+    mask_features,
+)
 from napari_claps.appearance import shown_name
-from napari_claps.errors import InputError
+from napari_claps.errors import ClapsError, InputError
 from napari_claps.io.coco import read_detections
-from napari_claps.io.units import mm_per
+from napari_claps.io.ome import channel_names, physical_sizes
+from napari_claps.io.tiff import check_complete
 from napari_claps.vocabulary import TARGETS
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -26,7 +36,7 @@ def is_masks_file(path: Path) -> bool:
         with tifffile.TiffFile(path, _multifile=False) as tif:
             if not tif.is_ome or tif.series[0].dtype.kind != "u":
                 return False
-            names = _channels(tif)
+            names = channel_names(tif.ome_metadata)
             ours = str(tif.pages.first.software).startswith("napari-claps")
     except Exception:  # not a TIFF, or a damaged one: the image reader says what is wrong
         return False
@@ -39,22 +49,27 @@ def read_masks(path: Path) -> list[LayerData]:
     Raises
     ------
     InputError
-        If the file is damaged.
+        If the file is damaged, or claims more than it holds.
     """
     try:
         with tifffile.TiffFile(path, _multifile=False) as tif:
-            names, spacing = _channels(tif), _spacing(tif)
+            names, sizes = channel_names(tif.ome_metadata), physical_sizes(tif.ome_metadata)
             series = tif.series[0]
+            check_complete(tif, series, path)
             masks = series.asarray(maxworkers=1).reshape(series.get_shape(squeeze=False))
             axes = series.get_axes(squeeze=False)
+        masks = np.moveaxis(masks, [axes.index(axis) for axis in "CZYX"], range(-4, 0))
+        masks = masks.reshape(masks.shape[-4:])
+        if len(names) != len(masks):
+            raise ValueError(f"{len(names)} of {len(masks)} channels have a name")
+    except ClapsError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: cannot be read as masks ({error}). The file is damaged or truncated.") from error
-    masks = np.moveaxis(masks, [axes.index(axis) for axis in "CZYX"], range(-4, 0))
-    masks = masks.reshape(masks.shape[-4:])
-    if masks.shape[1] == 1 and "z" not in spacing:
+    if masks.shape[1] == 1 and "Z" not in sizes:
         masks = masks[:, 0]
     ndim = masks.ndim - 1
-    place = _placed([spacing.get(axis) for axis in "zyx"[-ndim:]])
+    place = _placed([sizes.get(axis) for axis in "ZYX"[-ndim:]])
     layers: list[LayerData] = []
     for name, mask in zip(names, masks, strict=True):
         metadata = {KEY: {"content": "masks", "label": name}}
@@ -69,7 +84,7 @@ def is_boxes_file(path: Path) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return all("slice_index" in image for image in found["images"]) and "annotations" in found
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
         return False
 
 
@@ -85,11 +100,16 @@ def read_boxes(path: Path) -> list[LayerData]:
     """
     found = read_detections(path)
     boxes = found.boxes
-    place = found.info.get("napari") or _beside(path)
-    is_volume = len(place.get("scale", ())) == 3 or max(found.slices, default=0) > 0
+    said = found.info.get("napari")
+    place = {name: said[name] for name in SPATIAL if name in said} if isinstance(said, dict) else _beside(path)
+    axes = place.get("axis_labels") or place.get("scale") or ()
+    is_volume = len(axes) == 3 or max(found.slices, default=0) > 0
+    features = box_features(boxes)
+    if any(box.uncertainty is not None for box in boxes):
+        features["uncertainty"] = pd.Series([box.uncertainty for box in boxes], dtype=float)
     options = {
         "name": "boxes", "ndim": 3 if is_volume else 2, "shape_type": "rectangle", "edge_color": box_colours(boxes),
-        "features": box_features(boxes), "metadata": {KEY: {"content": "boxes", "labels": list(found.labels)}},
+        "features": features, "metadata": {KEY: {"content": "boxes", "labels": list(found.labels)}},
         **box_style(found.plane_shape or (512, 512)), **place,
     }
     if not boxes:
@@ -99,9 +119,9 @@ def read_boxes(path: Path) -> list[LayerData]:
 
 def _beside(path: Path) -> dict[str, Any]:
     try:
-        spacing = json.loads(path.with_name("provenance.json").read_text(encoding="utf-8"))["spacing"]["mm"]
-        return _placed(list(spacing)) if spacing else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(path.with_name("provenance.json").read_text(encoding="utf-8"))["spacing"]
+        return _placed(list(said["mm"] or [None] * len(said["axes"])))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -111,23 +131,3 @@ def _placed(spacing: list[float | None]) -> dict[str, Any]:
     if None not in spacing:
         place |= {"scale": tuple(spacing), "units": ("mm",) * len(axes)}
     return place
-
-
-def _pixels(tif: tifffile.TiffFile) -> ElementTree.Element:
-    pixels = ElementTree.fromstring(tif.ome_metadata or "").find(".//{*}Image/{*}Pixels")
-    if pixels is None:
-        raise ValueError("no Pixels element")
-    return pixels
-
-
-def _channels(tif: tifffile.TiffFile) -> list[str]:
-    return [name for channel in _pixels(tif).findall("{*}Channel") if (name := channel.get("Name"))]
-
-
-def _spacing(tif: tifffile.TiffFile) -> dict[str, float]:
-    pixels, spacing = _pixels(tif), {}
-    for axis in "XYZ":
-        size, factor = pixels.get(f"PhysicalSize{axis}"), mm_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        if size is not None and factor is not None:
-            spacing[axis.lower()] = float(size) * factor
-    return spacing

@@ -3,7 +3,8 @@
 On Linux, Mesa's software and AMD drivers bring an LLVM of their own; Triton, which
 the CUDA builds of torch import when they find it, brings another one, and loading
 it second ends the process with a segmentation fault. napari draws before anybody
-imports torch. Nothing here compiles kernels, so Triton is not missed.
+needs Triton: torch imports it late, also where torch itself was imported first, as
+``claps gui`` does. Nothing here compiles kernels, so Triton is not missed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def hide_triton_from_torch() -> None:
-    """Make ``import triton`` fail, if it would crash; to be called before torch is imported."""
-    if sys.platform != "linux" or "triton" in sys.modules or "torch" in sys.modules:
+    """Make ``import triton`` fail, if it would crash; to be called before the pipeline is imported."""
+    if sys.platform != "linux" or "triton" in sys.modules:
         return
     try:
         loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")

@@ -1,9 +1,8 @@
 """Work off the main thread that is reported on it.
 
-Errors travel as values. superqt's worker takes a ``RuntimeError``, raised or
-returned, for a deleted object and never emits ``finished``, and torch raises it
-for nearly everything; so the functions that are run here return a
-`napari_claps._engine.Failure`, they never raise.
+Errors travel as values, wrapped in a `Failure`: superqt's worker takes a
+``RuntimeError``, raised or returned, for a deleted object and never emits
+``finished``, and torch raises it for nearly everything.
 """
 
 from __future__ import annotations
@@ -11,11 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from inspect import isgeneratorfunction
 from typing import Any
 
 from qtpy.QtCore import QObject
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """What went wrong in the work."""
+
+    error: Exception
 
 
 class Job(QObject):
@@ -110,11 +118,11 @@ def start_job(
     Parameters
     ----------
     function, *args
-        What to call.
+        What to call; it may raise.
     on_result : callable
-        Gets each value that a generator yields, or the value that a function returns.
+        Gets each value that a generator yields, or the value that a function returns, or its `Failure`.
     on_end : callable, optional
-        Called once, last, with the value that a generator returns (None if it was cancelled).
+        Called once, last, with the `Failure` of a generator, or None if it came to its end or was cancelled.
     progress : dict, optional
         ``total`` and ``desc`` of the bar in napari's activity dock.
     parent : QObject, optional
@@ -123,11 +131,35 @@ def start_job(
         False does the work before this function returns.
     """
     job = Job(parent, on_result, on_end)
+    function = (_failing_generator if isgeneratorfunction(function) else _failing)(function)
     if threads:
         job.run_threaded(function, args, progress)
     else:
         job.run_here(function, args)
     return job
+
+
+def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its error as a value."""
+    def guarded(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:
+            return Failure(error)
+
+    return guarded
+
+
+def _failing_generator(function: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
+    """The generator function, with its error as the value that it returns."""
+    def guarded(*args: Any) -> Generator[Any, None, Failure | None]:
+        try:
+            yield from function(*args)
+        except Exception as error:
+            return Failure(error)
+        return None
+
+    return guarded
 
 
 def _ignore(value: Any) -> None:

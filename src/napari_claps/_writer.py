@@ -11,7 +11,7 @@ import numpy as np
 from napari_claps._layers import KEY, SPATIAL, box_of, plain, spacing_in
 from napari_claps.errors import OutputError
 from napari_claps.io.atomic import atomic_path
-from napari_claps.io.saved_result import SavedResult
+from napari_claps.io.saved_result import SavedResult, distinct_name
 from napari_claps.types import RetinalImage, SpacingSource
 
 _MOST = np.iinfo(np.uint16).max
@@ -23,7 +23,8 @@ def write_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> lis
     Raises
     ------
     OutputError
-        If the layers differ in size, have more than three axes or numbers above 65535, or the file cannot be written.
+        If the layers differ in size or scale, have more than three axes or numbers above 65535, or the file cannot be
+        written.
     """
     from napari_claps.outputs.masks import MaskWriter
 
@@ -74,17 +75,24 @@ def write_zarr_masks(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -
 def _masks_of(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> tuple[dict[str, np.ndarray],
                                                                                tuple[float, ...] | None]:
     """Masks by label, all of one size, and their spacing in mm."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for data, attributes, _ in layers:
         known = attributes.get("metadata", {}).get(KEY) or {}
-        label = known.get("label") or attributes["name"]
-        if label in arrays:  # two runs of one target
-            label = attributes["name"]
-        arrays[label] = _checked(np.asarray(data), attributes["name"])
+        name = attributes["name"]
+        arrays[distinct_name(known.get("label") or name, name, arrays)] = _checked(np.asarray(data), name)
     if len({array.shape for array in arrays.values()}) > 1:
         sizes = ", ".join(f"{label} {array.shape}" for label, array in arrays.items())
         raise OutputError(f"{path}: layers of different size cannot share a file ({sizes}). Save them one by one.")
-    return arrays, spacing_in(layers[0][1])
+    # Of layers of one shape, one that somebody drew may have no unit; it lies on the same pixels.
+    known = {attributes["name"]: spacing for _, attributes, _ in layers if (spacing := spacing_in(attributes))}
+    if not known:
+        return arrays, None
+    first = next(iter(known.values()))
+    if not all(np.allclose(spacing, first, rtol=1e-6, atol=0) for spacing in known.values()):
+        sizes = ", ".join(f"{name} {spacing}" for name, spacing in known.items())
+        raise OutputError(f"{path}: layers with pixels of different size in mm cannot share a file ({sizes}). "
+                          "Save them one by one.")
+    return arrays, first
 
 
 def _result_of(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> SavedResult:

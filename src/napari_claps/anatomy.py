@@ -6,7 +6,6 @@ the tolerances were chosen on expert masks of training images, in which almost n
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from napari_claps.io.atomic import atomic_path
+from napari_claps.io.csv_rows import write_rows
 from napari_claps.types import RetinalImage, SliceResult
 
 Box = tuple[int, int, int, int]
@@ -126,10 +125,8 @@ def write_violations(violations: Iterable[Violation], path: str | Path) -> None:
     OutputError
         If the file cannot be written.
     """
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["slice", "structure", "reason", "y0", "x0", "y1", "x1"])
-        rows.writerows([v.slice_index, v.label, v.reason, *v.box] for v in violations)
+    write_rows(path, ("slice", "structure", "reason", "y0", "x0", "y1", "x1"),
+               ((v.slice_index, v.label, v.reason, *v.box) for v in violations))
 
 
 def ilm_line(image: RetinalImage, index: int) -> np.ndarray | None:

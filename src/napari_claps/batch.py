@@ -21,7 +21,7 @@ from napari_claps.errors import BundleError, ClapsError
 from napari_claps.io import read
 from napari_claps.io.atomic import atomic_path
 from napari_claps.jobs import Job, Options
-from napari_claps.linking import LinkRule, rule_for
+from napari_claps.linking import rule_for
 from napari_claps.modality_guard import modality_warning
 from napari_claps.outputs import ResultFiles, provenance
 from napari_claps.prompt_check import check_prompts, write_prompt_check
@@ -165,7 +165,8 @@ def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipe
     with closing(results), atomic_path(job.folder) as partial:
         doubts = None
         if linked:
-            with link_slices(results, image.spacing, rule=_link_rule(image, options)) as volume:
+            rule = rule_for(image.spacing, score_threshold=options.settings.score_threshold)
+            with link_slices(results, image.spacing, rule=rule) as volume:
                 for result in volume:
                     files.add(result)
                 doubts = doubtful_places(volume.links)
@@ -217,9 +218,3 @@ def _observed(results: Iterator[SliceResult], total: int, seen: _Seen,
             if on_slice is not None:
                 on_slice(done, total)
             yield result
-
-
-def _link_rule(image: RetinalImage, options: Options) -> LinkRule:
-    """The rule for the spacing; an object that the user's threshold would drop is not kept by it either."""
-    rule = rule_for(image.spacing)
-    return replace(rule, keep=max(rule.keep, options.settings.score_threshold or 0.0))

@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 0
+    except PermissionError as error:  # pathlib raises it for a look at what lies in a closed folder
+        report_error(error, text=f"{error.filename}: must not be looked at or written here ({error.strerror}). Change "
+                                 "its permissions, or choose another place.", debug=arguments.debug)
+        return 2
     except Exception as error:
         hint = "" if arguments.debug else " Run again with --debug to see where."
         report_error(error, text=f"unexpected {type(error).__name__}: {error}.{hint}", debug=arguments.debug)

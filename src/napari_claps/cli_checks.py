@@ -44,7 +44,7 @@ def check_writable(out: Path) -> None:
     ------
     OutputError
     """
-    there = next(p for p in (out, *out.absolute().parents) if p.exists() or p.is_symlink())
+    there = next(p for p in (out, *out.absolute().parents) if os.path.lexists(p))  # False for what cannot be looked at
     if not there.is_dir():
         raise OutputError(f"{out}: cannot be the output folder, because {there} is a file. Choose another with -o.")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs, _ = plan([photograph, volume], out)
     for job in jobs:
         is_complete(job, options, manifest)  # refuses to replace what is no result
-    outcomes = terminal.segment(jobs, options)
+    outcomes = list(terminal.segment(jobs, options))
     for outcome in outcomes:
         if outcome.error is None:
             scores = _dice(outcome, truth) if outcome.source == volume else {}

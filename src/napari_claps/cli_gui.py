@@ -43,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _is_ours(path: Path) -> bool:
+    """Whether our reader is registered for the name of the file, and knows its bytes."""
+    from npe2 import PluginManager
+
     from napari_claps._reader import get_reader
 
-    return get_reader(str(path)) is not None
+    readers = PluginManager.instance().iter_compatible_readers([str(path)])
+    return any(reader.plugin_name == "napari-claps" for reader in readers) and get_reader(str(path)) is not None

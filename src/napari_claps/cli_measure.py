@@ -24,7 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the ``measure`` command."""
     parser = subparsers.add_parser(
         "measure", help="measure masks again, for example corrected ones",
-        description="Measure masks and write the same table as claps segment. All slices count as looked at.",
+        description="Measure masks and write the same table as claps segment. The slices that a result folder says "
+                    "were looked at count as such, and those that have a mask; of other files, all.",
     )  # fmt: skip
     parser.add_argument("results", metavar="RESULT", nargs="+", type=Path,
                         help="folder of claps segment, masks file (OME-TIFF, one channel per target, channel name = "
@@ -37,19 +38,43 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure all results into one table."""
+    """Measure all results into one table.
+
+    Returns
+    -------
+    int
+        0, or 1 when some results could not be measured.
+
+    Raises
+    ------
+    ClapsError
+        If the only result cannot be measured, or the table not be written.
+    """
     import pandas as pd
 
+    from napari_claps.cli_messages import report_error
     from napari_claps.cli_table import write_table
-    from napari_claps.io.saved_result import open_result
+    from napari_claps.errors import ClapsError
+    from napari_claps.io.open_result import open_result
 
-    tables = [_measure(open_result(path), counting=arguments.count) for path in arguments.results]
+    tables, failed = [], 0
+    for path in arguments.results:
+        try:
+            tables.append(_measure(open_result(path), counting=arguments.count))
+        except ClapsError as error:
+            if len(arguments.results) == 1:
+                raise
+            report_error(error, debug=arguments.debug)
+            failed += 1
+    if not tables:
+        return 1
     table = pd.concat(tables, ignore_index=True)
     if arguments.output is None:
-        table.to_csv(sys.stdout, index=False, float_format="%.6g")
+        # The stream itself turns this into the end of a line of the system.
+        table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
     else:
         write_table(table, arguments.output)
-    return 0
+    return 1 if failed else 0
 
 
 def _measure(result: SavedResult, *, counting: str) -> pd.DataFrame:
@@ -61,9 +86,12 @@ def _measure(result: SavedResult, *, counting: str) -> pd.DataFrame:
     # The measures need the size and the spacing of the image, not its pixels.
     blank = np.broadcast_to(np.uint8(0), result.shape)
     image = RetinalImage(blank, spacing=result.spacing, spacing_source=result.spacing_source,
-                         laterality=result.laterality, source=result.name)  # fmt: skip
+                         laterality=result.laterality, source=result.image_name,
+                         metadata={"plane_spacing": result.plane_spacing} if result.plane_spacing else {})  # fmt: skip
     measurer = Measurer(image, linked=result.linked if counting == "auto" else counting == "number")
-    planes = [result.read_planes(name) for name in result.names]
+    looked_at = range(result.n_slices) if result.slices is None else set(result.slices)
+    planes = [result.planes(name) for name in result.names]
     for index, masks in enumerate(zip(*planes, strict=True)):
-        measurer.add(index, dict(zip(result.names, masks, strict=True)))
+        if index in looked_at or any(mask.any() for mask in masks):  # somebody painted there since
+            measurer.add(index, dict(zip(result.names, masks, strict=True)))
     return measurer.table()

@@ -200,7 +200,7 @@ def _removable(names: Sequence[str], place: Path, packaged: Path, checkpoints) -
     found = []
     for name in names:
         bundle = place / name
-        if Path(name).name == name and (bundle / "bundle.toml").is_file():
+        if Path(name).name == name != ".." and (bundle / "bundle.toml").is_file():
             found.append(bundle)
             continue
         paths = [checkpoints[name].path(place)] if name in checkpoints else []

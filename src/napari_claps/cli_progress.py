@@ -31,8 +31,10 @@ class Terminal:
         if not self.quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def segment(self, jobs: Sequence[Job], options: Options) -> list[Outcome]:
+    def segment(self, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
         """Load the bundle and segment all jobs.
+
+        Outcomes come one by one and are not kept: an error holds the image that it happened in, and a table is large.
 
         Raises
         ------
@@ -42,12 +44,14 @@ class Terminal:
         pipeline = Pipeline.from_settings(options.settings)
         if options.settings.modality != "auto" and options.targets:
             pipeline.prompts(options.targets, Modality(options.settings.modality))
-        interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
-        outcomes = []
+        several, terminal = len(jobs) > 1, sys.stderr.isatty()
+        interval = 0.1 if terminal else LOG_INTERVAL
         with (
-            tqdm(total=len(jobs), desc="files", unit="file", disable=self.quiet or len(jobs) == 1,
+            tqdm(total=len(jobs), desc="files", unit="file", disable=self.quiet or not several,
                  mininterval=interval, dynamic_ncols=True) as files,
-            tqdm(unit="slice", disable=self.quiet, mininterval=interval, leave=False, dynamic_ncols=True) as slices,
+            # Two bars move the cursor, which leaves control characters in a file.
+            tqdm(unit="slice", disable=self.quiet or (several and not terminal), mininterval=interval, leave=False,
+                 dynamic_ncols=True) as slices,
         ):  # fmt: skip
 
             def announced() -> Iterator[Job]:
@@ -65,9 +69,8 @@ class Terminal:
                     report_error(outcome.error, text=outcome.reason, debug=self.debug)
                 else:
                     self.say(_line(outcome))
-                outcomes.append(outcome)
                 files.update()
-        return outcomes
+                yield outcome
 
 
 def _line(outcome: Outcome) -> str:

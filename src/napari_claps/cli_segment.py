@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_claps.cli_messages import report_error
     from napari_claps.cli_progress import Terminal
     from napari_claps.cli_replay import compare_masks, replay_from, warn_of_differences
-    from napari_claps.jobs import plan
+    from napari_claps.jobs import Job, plan
     from napari_claps.models.manifest import read_manifest
 
     replay = replay_from(arguments) if arguments.replay else None
@@ -99,15 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
         report_error(error, debug=arguments.debug)
     if replay:
         warn_of_differences(replay, manifest, jobs)
-    todo, n_skipped, n_failed = _sort_out(jobs, options, manifest, terminal)
-    n_failed += len(errors)
-    if todo:
-        n_failed += sum(outcome.error is not None for outcome in terminal.segment(todo, options))
+    todo, complete = _sort_out(jobs, options, manifest, terminal)
+    outcomes = terminal.segment(todo, options) if todo else ()
+    done = [Job(outcome.source, outcome.folder) for outcome in outcomes if outcome.folder is not None]
     if replay:
-        compare_masks(replay, jobs, terminal)
-    n_done = len(jobs) + len(errors) - n_skipped - n_failed
-    counts = ((n_done, "done"), (n_skipped, "skipped"), (n_failed, "failed"))
-    terminal.say(", ".join(f"{n} {word}" for n, word in counts if n) + f". Results: {arguments.output}")
+        compare_masks(replay, [*complete, *done], terminal)
+    n_failed = len(jobs) + len(errors) - len(complete) - len(done)
+    counts = ((len(done), "done"), (len(complete), "skipped"), (n_failed, "failed"))
+    where = f". Results: {arguments.output}" if done or complete else ""
+    terminal.say(", ".join(f"{n} {word}" for n, word in counts if n) + where)
     return 1 if n_failed else 0
 
 
@@ -134,21 +134,20 @@ def options_from(arguments: argparse.Namespace) -> Options:
 
 
 def _sort_out(jobs: Sequence[Job], options: Options, manifest: BundleManifest,
-              terminal: Terminal) -> tuple[list[Job], int, int]:
-    """Return the jobs that are to be done, the number of complete ones and of those that cannot be done."""
+              terminal: Terminal) -> tuple[list[Job], list[Job]]:
+    """Return the jobs that are to be done, and those that are complete; say why of those that cannot be done."""
     from napari_claps.cli_messages import report_error
     from napari_claps.jobs import is_complete
 
     todo: list[Job] = []
-    n_skipped = n_failed = 0
+    complete: list[Job] = []
     for job in jobs:
         try:
             if is_complete(job, options, manifest):
                 terminal.say(f"{job.source}: already complete in {job.folder}, skipped")
-                n_skipped += 1
+                complete.append(job)
             else:
                 todo.append(job)
         except ClapsError as error:
             report_error(error, debug=terminal.debug)
-            n_failed += 1
-    return todo, n_skipped, n_failed
+    return todo, complete

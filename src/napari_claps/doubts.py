@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_claps.io.atomic import atomic_path
+from napari_claps.io.csv_rows import write_rows
 from napari_claps.volume import VolumeLinks
 
 JUMP = 3.0
@@ -99,12 +98,9 @@ def write_doubts(doubts: Iterable[Doubt], path: str | Path) -> None:
     OutputError
         If the file cannot be written.
     """
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["slice", "structure", "instance", "reason", "severity", "z", "y", "x"])
-        for d in doubts:
-            rows.writerow([d.slice_index, d.label, d.instance, str(d.reason), f"{d.severity:.3f}",
-                           *(f"{p:.1f}" for p in d.position)])
+    write_rows(path, ("slice", "structure", "instance", "reason", "severity", "z", "y", "x"),
+               ((d.slice_index, d.label, d.instance, str(d.reason), f"{d.severity:.3f}",
+                 *(f"{p:.1f}" for p in d.position)) for d in doubts))
 
 
 def _of_chain(links: VolumeLinks, label: str, number: int, rows: pd.DataFrame) -> Iterator[Doubt]:

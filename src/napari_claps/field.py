@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
-from napari_claps.models.segmenter import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.segmenter import PIXEL_STRIDE
 from napari_claps.prompters import Prompter, ViewBox
+from napari_claps.prompters.sam_prompts import ask_masks
+from napari_claps.tile_mean import TileMean
 from napari_claps.types import Prompt
-from napari_claps.views import Tile, plan_tiles, scaled_shape, tile_weight
+from napari_claps.views import Tile, plan_tiles, scaled_shape
 from napari_claps.vocabulary import TARGETS, Kind
 
 MAX_BOXES = 48
@@ -26,6 +28,9 @@ MAX_BOXES = 48
 
 BOX_MARGIN = 0.1
 """How far the mask of a box without words may stick out, as a share of the box."""
+
+POINT_MARGIN = 1.0
+"""The same where SAM gets points and no box: it draws the whole object, and only part of it may have been found."""
 
 
 @dataclass(eq=False)
@@ -113,15 +118,13 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
         If a network gives values that are no numbers.
     """
     seconds = dict.fromkeys(("scale", "encode", "detect", "segment", "fuse"), 0.0)
-    clock = _Clock(seconds)
+    clock = _Clock(seconds, bundle.device)
     shape = planes[0].shape[:2]
     batch = scaled_batch(planes, side, bundle.device)
-    size = tuple(batch.shape[-2:])
+    size = (batch.shape[-2], batch.shape[-1])
     factors = (shape[0] / size[0], shape[1] / size[1])
     tiles = plan_tiles(size)
-    extent = (max(t.y + t.height for t in tiles) // PIXEL_STRIDE, max(t.x + t.width for t in tiles) // PIXEL_STRIDE)
-    total = torch.zeros(len(planes), len(prompts), *extent, device=bundle.device)
-    weights = torch.zeros(extent, device=bundle.device)
+    fused = TileMean(size, tiles, slices=len(planes), prompts=len(prompts), device=bundle.device)
     presence = torch.zeros(len(planes), len(prompts), device=bundle.device)
     boxes: list[list[list[tuple[float, ...]]]] = [[[] for _ in prompts] for _ in planes]
     boxed = [i for i, p in enumerate(prompts) if is_boxed(p, bundle)]
@@ -142,11 +145,7 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
         bundle.check_finite(*features.levels[-1:], probability, there)
         presence = torch.maximum(presence, there)
         clock.lap("segment")
-        weight = torch.from_numpy(tile_weight(tile)[::PIXEL_STRIDE, ::PIXEL_STRIDE]).to(bundle.device)
-        y, x = tile.y // PIXEL_STRIDE, tile.x // PIXEL_STRIDE
-        h, w = probability.shape[-2:]
-        total[..., y:y + h, x:x + w] += probability * weight
-        weights[y:y + h, x:x + w] += weight
+        fused.add(tile, probability)
         for s, items in enumerate(found):
             for item in items:
                 x0, y0, x1, y1 = item.corners
@@ -154,9 +153,7 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
                            (y1 + tile.y) * factors[0], (x1 + tile.x) * factors[1])
                 boxes[s][boxed[item.prompt]].append((*corners, item.score))
         clock.lap("fuse")
-    valid = total[..., :-(-size[0] // PIXEL_STRIDE), :-(-size[1] // PIXEL_STRIDE)]
-    mean = valid / weights[:valid.shape[-2], :valid.shape[-1]].clamp(min=1e-6)
-    full = F.interpolate(mean, shape, mode="bilinear", align_corners=False).cpu().numpy()
+    full = fused.scaled(shape).cpu().numpy()
     clock.lap("fuse")
     share = {name: value / len(planes) for name, value in seconds.items()}
     return [
@@ -188,28 +185,29 @@ def _masks(bundle: Bundle, features: ImageFeatures, text: Tensor | None, found: 
     maps = sam.decode_pixels(features)
     slices, count = len(found), len(text_shares)
     device = features.views.device
-    shares = torch.tensor(text_shares if text is not None else [0.0] * count, device=device)
+    text_shares = text_shares if text is not None else [0.0] * count
+    shares = torch.tensor(text_shares, device=device)
     # One batch of prompts: every text for every slice, then text and box for every box.
     alone = [(s, p) for s in range(slices) for p in range(count)] if text is not None else []
-    extra = [(s, boxed[b.prompt], b) for s, items in enumerate(found) for b in items if shares[boxed[b.prompt]] < 1]
+    extra = [(s, boxed[b.prompt], b) for s, items in enumerate(found) for b in items
+             if text_shares[boxed[b.prompt]] < 1]
     by_text = features.views.new_zeros(slices, count, *maps.pixels.shape[-2:])
-    by_box = torch.zeros_like(by_text) if (shares < 1).any() else None
+    by_box = torch.zeros_like(by_text) if min(text_shares) < 1 else None
     presence = features.views.new_zeros(slices, count)
     if alone or extra:
         which = torch.tensor([p for _, p in alone] + [p for _, p, _ in extra], device=device)
-        nan = (float("nan"),) * 4
-        predicted = sam.predict_masks(maps, MaskPrompts(
-            view=torch.tensor([s for s, _ in alone] + [s for s, _, _ in extra], device=device),
-            text=None if text is None else text[which] if worded else torch.cat(
+        predicted = ask_masks(
+            sam, maps, torch.tensor([s for s, _ in alone] + [s for s, _, _ in extra], device=device),
+            None if text is None else text[which] if worded else torch.cat(
                 [text[which[:len(alone)]], text.new_full((len(extra), text.shape[1]), float("nan"))]),
-            boxes=torch.tensor([nan] * len(alone) + [b.corners for _, _, b in extra], device=device)))
+            [None] * len(alone) + [b for _, _, b in extra])
         probability = predicted.logits.float().sigmoid()
         if alone:
             by_text = probability[:len(alone)].unflatten(0, (slices, count))
             presence = predicted.presence[:len(alone)].float().sigmoid().unflatten(0, (slices, count))
             presence = presence if worded else presence * (shares > 0)
         for row, (s, p, box) in enumerate(extra, start=len(alone)):
-            window = (...,) if worded else box_window(box.corners)
+            window = (...,) if worded else mask_window(box)
             by_box[s, p][window] = torch.maximum(by_box[s, p][window], probability[row][window])
             if not (alone and worded):  # without text there is no other score for the presence
                 presence[s, p] = presence[s, p].clamp(min=box.score)
@@ -219,24 +217,32 @@ def _masks(bundle: Bundle, features: ImageFeatures, text: Tensor | None, found: 
     return share * by_text + (1 - share) * by_box, presence
 
 
-def box_window(corners: Sequence[float]) -> tuple[slice, slice]:
-    """Rows and columns of the mask head in a box (x0, y0, x1, y1 in pixels of the view) grown by `BOX_MARGIN`.
+def mask_window(box: ViewBox) -> tuple[slice, slice]:
+    """Rows and columns of the mask head in which the mask of a box or of its points counts, if it has no words."""
+    return box_window(box.corners, POINT_MARGIN if box.points_alone else BOX_MARGIN)
+
+
+def box_window(corners: Sequence[float], margin: float = BOX_MARGIN) -> tuple[slice, slice]:
+    """Rows and columns of the mask head in a box (x0, y0, x1, y1 in pixels of the view) grown by a share of itself.
 
     What SAM draws elsewhere is another object.
     """
     x0, y0, x1, y1 = (v / PIXEL_STRIDE for v in corners)
-    dx, dy = BOX_MARGIN * (x1 - x0), BOX_MARGIN * (y1 - y0)
+    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
     return slice(max(0, int(y0 - dy)), math.ceil(y1 + dy)), slice(max(0, int(x0 - dx)), math.ceil(x1 + dx))
 
 
 class _Clock:
-    """Adds the time since the last lap to a stage."""
+    """Adds the time since the last lap to a stage; a GPU is waited for, or its work would count for a later stage."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    def __init__(self, seconds: dict[str, float], device: str) -> None:
         self._seconds = seconds
+        self._device = device
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        if self._device != "cpu":
+            getattr(torch, self._device).synchronize()
         now = time.perf_counter()
         self._seconds[stage] += now - self._last
         self._last = now

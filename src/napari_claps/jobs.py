@@ -133,7 +133,7 @@ def _old_request(folder: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         return dict(facts["request"]) if facts["program"].startswith("napari-claps") else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -83,9 +83,10 @@ PIXEL_RULE = LinkRule(max_distance=2, reach=5, min_overlap=4, small=200, gap_dis
 """About the same at the usual sampling of macular OCT, for volumes whose spacing nobody said."""
 
 
-def rule_for(spacing: tuple[float, ...] | None) -> LinkRule:
-    """Return the default rule, in mm or in pixels."""
-    return PIXEL_RULE if spacing is None else MM_RULE
+def rule_for(spacing: tuple[float, ...] | None, *, score_threshold: float | None = None) -> LinkRule:
+    """Return the default rule, in mm or in pixels; an object that the user's threshold drops is not kept by it."""
+    rule = PIXEL_RULE if spacing is None else MM_RULE
+    return replace(rule, keep=max(rule.keep, score_threshold or 0.0))
 
 
 def is_whole(label: str) -> bool:
@@ -242,6 +243,7 @@ def axial_shift(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray
     pairs = [(before[label] > 0, mask > 0) for label, mask in after.items() if label in before]
     pairs = [(a, b) for a, b in pairs if a.any() and b.any()]
     best, most = 0, -1
+    reach = min(reach, min((len(a) for a, _ in pairs), default=1) - 1)  # a file may claim rows of a nanometre
     for shift in sorted(range(-reach, reach + 1), key=abs) if pairs else ():
         common = sum(np.count_nonzero(np.logical_and(*_aligned(a, b, shift))) for a, b in pairs)
         if common > most:

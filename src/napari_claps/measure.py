@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from napari_claps.types import RetinalImage, SliceResult
+from napari_claps.types import RetinalImage, SliceResult, SpacingSource
 
 COLUMNS = ("image", "eye", "slice", "structure", "measure", "value", "unit", "status", "coverage",
            "scale_source", "model", "version")
@@ -62,6 +62,13 @@ def best_scores(result: SliceResult) -> dict[str, float]:
     for box in result.boxes:
         best[box.label] = max(box.score, best.get(box.label, 0.0))
     return best
+
+
+def scale_source(image: RetinalImage) -> SpacingSource:
+    """Return where the pixel size within a slice comes from; the file may know it without the distance of slices."""
+    if image.spacing is None and image.plane_spacing is not None:
+        return SpacingSource.FILE
+    return image.spacing_source
 
 
 @dataclass
@@ -159,7 +166,7 @@ class Measurer:
             "image": Path(self.image.source).name, "eye": self.image.laterality or "", "slice": index,
             "structure": label, "measure": name, "value": float(value), "unit": unit,
             "status": "present" if present else "absent", "coverage": coverage,
-            "scale_source": str(self.image.spacing_source), "model": self.model, "version": self.version,
+            "scale_source": str(scale_source(self.image)), "model": self.model, "version": self.version,
         })
 
 

@@ -49,7 +49,8 @@ def display_limits(data: np.ndarray, *, source: str = "image") -> tuple[float, f
         If there are NaN or infinite values.
     """
     step = max(1, data.size // 1_000_000)
-    sample = data.reshape(-1)[::step].astype(np.float64)
+    # `flat` takes the same values as `reshape(-1)`, which copies a whole volume that is not in the order of its axes.
+    sample = (data.reshape(-1) if data.flags.c_contiguous else data.flat)[::step].astype(np.float64)
     if not np.isfinite(sample).all():
         raise InputError(_not_finite(data, source))
     low, high = np.percentile(sample, [0.1, 99.9])

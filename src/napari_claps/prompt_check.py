@@ -7,7 +7,6 @@ nonsense, and with the signature of a wrong modality, and the masks are compared
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_claps.io.atomic import atomic_path
+from napari_claps.io.csv_rows import write_rows
 from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage
 from napari_claps.vocabulary import MODALITIES
 
@@ -209,13 +209,10 @@ def write_prompt_check(check: PromptCheck, folder: Path) -> None:
 
     with atomic_path(folder / "prompt-check.png") as path:
         Image.fromarray(check.picture()).save(path)
-    with atomic_path(folder / "prompt-check.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("slice", "target", "kind", "name", "text", "pixels", "dice", "agrees_too_much"))
-        for t in check.trials:
-            dice = "" if np.isnan(t.dice) else f"{t.dice:.4f}"
-            writer.writerow((check.slice_index, t.target, t.kind, t.name, t.text, t.pixels, dice,
-                             str(t.is_suspect).lower()))
+    write_rows(folder / "prompt-check.csv",
+               ("slice", "target", "kind", "name", "text", "pixels", "dice", "agrees_too_much"),
+               ((check.slice_index, t.target, t.kind, t.name, t.text, t.pixels,
+                 "" if np.isnan(t.dice) else f"{t.dice:.4f}", str(t.is_suspect).lower()) for t in check.trials))
 
 
 def wrong_modality(modality: Modality) -> Modality:

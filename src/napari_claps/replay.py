@@ -134,7 +134,7 @@ def read_replay(path: str | Path) -> Replay:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid JSON ({error}). Give the provenance.json of a result.") from error
     try:
         if not facts["program"].startswith("napari-claps"):

@@ -112,13 +112,12 @@ class RetinalImage:
                 f"{self.source}: {self.plane_shape[1]} x {self.plane_shape[0]} pixels are too few; "
                 "an image needs at least 8 x 8 pixels."
             )
-        if self.spacing is not None and (
-            len(self.spacing) != spatial or not all(np.isfinite(s) and s > 0 for s in self.spacing)
-        ):
-            raise InputError(
-                f"{self.source}: spacing {self.spacing} must be {spatial} positive numbers in mm "
-                "(one for each axis), or absent when it is not known."
-            )
+        for spacing, axes in ((self.spacing, spatial), (self.metadata.get("plane_spacing"), 2)):
+            if spacing is not None and (len(spacing) != axes or not all(np.isfinite(s) and s > 0 for s in spacing)):
+                raise InputError(
+                    f"{self.source}: spacing {spacing} must be {axes} positive numbers in mm "
+                    "(one for each axis), or absent when it is not known."
+                )
 
     @property
     def is_volume(self) -> bool:

@@ -22,14 +22,17 @@ FIELD_SIDE = 512
 
 _SIDES: dict[Modality, dict[Kind, tuple[int, int]]] = {
     Modality.CFP: {Kind.TREE: (1024, 1792), Kind.LESION: (1536, 2048)},
-    Modality.UWF: {Kind.TREE: (1280, 1280), Kind.LESION: (1536, 2048)},
-    Modality.SLO: {Kind.TREE: (768, 768)},
+    Modality.UWF: {Kind.TREE: (1920, 1920), Kind.LESION: (1536, 2048)},
+    Modality.SLO: {Kind.TREE: (1152, 1152)},
     Modality.FFA: {Kind.LESION: (1024, 1024)},
-    Modality.OCTA: {Kind.TREE: (640, 640)},
+    Modality.OCTA: {Kind.TREE: (640, 800)},
 }
 """Smallest and largest long side for targets that are thin or small; between them the image keeps its own pixels."""
 
-_BSCAN_SIDES = (448, 768)
+_MAGNIFICATION = {Modality.OCTA: 2}
+"""Angiograms have few pixels, and capillaries one or two of them: between the limits they are magnified."""
+
+_BSCAN_SIDES = (640, 768)
 
 
 def working_side(modality: Modality, kind: Kind, shape: tuple[int, int]) -> int:
@@ -42,7 +45,7 @@ def working_side(modality: Modality, kind: Kind, shape: tuple[int, int]) -> int:
         low, high = _BSCAN_SIDES
     else:
         low, high = _SIDES.get(modality, {}).get(kind, (FIELD_SIDE, FIELD_SIDE))
-    return int(np.clip(max(shape), low, high))
+    return int(np.clip(_MAGNIFICATION.get(modality, 1) * max(shape), low, high))
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ def plan_tiles(shape: tuple[int, int]) -> list[Tile]:
 
     One tile if the image is small enough; its sides are rounded up to
     multiples of 32 (the image is padded). Otherwise squares of `TILE` pixels
-    with at least `OVERLAP` pixels in common.
+    with about `OVERLAP` pixels in common or more, which begin at even pixels:
+    masks are made at half the resolution, and an odd tile would lie between
+    their pixels.
     """
     if shape[0] * shape[1] <= MAX_SINGLE_VIEW and max(shape) <= 1024:
         return [Tile(0, 0, _round_up(shape[0]), _round_up(shape[1]))]
@@ -74,8 +79,8 @@ def plan_tiles(shape: tuple[int, int]) -> list[Tile]:
     starts = []
     for length, side in zip(shape, sides, strict=True):
         count = 1 if length <= side else int(np.ceil((length - OVERLAP) / (side - OVERLAP)))
-        last = max(0, length - side)
-        starts.append([round(i * last / max(1, count - 1)) for i in range(count)])
+        last = -(-max(0, length - side) // 2)
+        starts.append([2 * round(i * last / max(1, count - 1)) for i in range(count)])
     return [Tile(y, x, sides[0], sides[1]) for y in starts[0] for x in starts[1]]
 
 

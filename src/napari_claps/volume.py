@@ -40,7 +40,7 @@ from napari_claps.types import Box, SliceResult
 MOST = np.iinfo(np.uint16).max
 """Objects of a target that can be told apart; the rest share the last number, as in a slice."""
 
-IN_MEMORY = 64 * 2**20
+IN_MEMORY = 16 * 2**20
 """Bytes of compressed masks that are kept in memory before they go to a temporary file."""
 
 

@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QPushButton, QWidget
 from superqt import QCollapsible
 
+from napari_claps._widgets._coverage_combo import CoverageCombo
 from napari_claps.prompters import METHODS
 from napari_claps.settings import Settings
 
@@ -23,7 +24,7 @@ _DEVICES = {
 
 
 class AdvancedOptions(QCollapsible):
-    """Method, device, lowest score, linking, uncertainty, what becomes of earlier results, and the prompt check."""
+    """Method, device, lowest score, linking, uncertainty, coverage, what becomes of earlier results, prompt check."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Advanced", parent)
@@ -46,19 +47,27 @@ class AdvancedOptions(QCollapsible):
         self.uncertainty.setChecked(default.uncertainty)
         self.uncertainty.setToolTip("Repeats each slice with flips, shifted boxes and other wordings, and shows how\n"
                                     "far the answers differ, in bits per pixel. Takes several times as long.")
+        self.coverage = CoverageCombo()
         self.replace = QCheckBox("Replace earlier results of this image")
         self.replace.setToolTip("Otherwise a new run makes new layers and leaves the others alone.")
         self.check_button = QPushButton("Check prompts…")
         self.check_button.setToolTip("Looks at the slice in view again with words of other targets, with nonsense,\n"
                                      "and with the wrong modality: a mask that stays does not depend on the text.")
         self._lay_out()
+        self.method.currentTextChanged.connect(self._tell_coverage)
+        self.score.valueChanged.connect(self._tell_coverage)
 
     def settings(self, bundle: str) -> Settings:
         """What is chosen here, with this bundle."""
-        threshold = None if self.score.value() < 0 else round(self.score.value(), 4)
         return Settings(method=self.method.currentText(), bundle=bundle, device=self.device.currentText(),
-                        score_threshold=threshold, link_slices=self.link.isChecked(),
-                        uncertainty=self.uncertainty.isChecked())
+                        score_threshold=self._threshold(), link_slices=self.link.isChecked(),
+                        uncertainty=self.uncertainty.isChecked(), coverage=self.coverage.coverage())
+
+    def _threshold(self) -> float | None:
+        return None if self.score.value() < 0 else round(self.score.value(), 4)
+
+    def _tell_coverage(self) -> None:
+        self.coverage.set_way(self.method.currentText(), self._threshold())
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -68,6 +77,7 @@ class AdvancedOptions(QCollapsible):
         fields.addRow("Method", self.method)
         fields.addRow("Device", self.device)
         fields.addRow("Score from", self.score)
+        fields.addRow("Coverage", self.coverage)
         for widget in (self.link, self.uncertainty, self.replace, self.check_button):
             fields.addRow(widget)
         self.setDuration(0)

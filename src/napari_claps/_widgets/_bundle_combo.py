@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
+from napari_claps._widgets._narrow_combo import NarrowCombo
 from napari_claps.errors import BundleError
 from napari_claps.models.manifest import BundleManifest, available_bundles, read_manifest
 
 _OTHER = "another folder…"
 
 
-class BundleCombo(QComboBox):
+class BundleCombo(NarrowCombo):
     """Choose a bundle; only its manifest is read here, the weights are loaded by a run.
 
     Signals
@@ -26,15 +27,9 @@ class BundleCombo(QComboBox):
         super().__init__(parent)
         self._manifests: list[BundleManifest] = []
         self._current = -1
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.addItem(_OTHER)
-        try:
-            for manifest in available_bundles():
-                self._add(manifest)
-        except BundleError as error:  # a damaged installation; another folder can still be chosen
-            show_error(str(error))
+        for manifest in available_bundles():
+            self._add(manifest)
         names = [manifest.name for manifest in self._manifests]
         if names:
             self._current = names.index(default) if default in names else 0

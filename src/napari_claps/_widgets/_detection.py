@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_claps._engine import Engine, Failure
+from napari_claps._engine import Engine
 from napari_claps._layers import LayerSource
-from napari_claps._worker import Job, start_job
+from napari_claps._worker import Failure, Job, start_job
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess
 

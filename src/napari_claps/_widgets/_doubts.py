@@ -1,11 +1,10 @@
-"""The list of doubtful places of the volumes in a viewer, and the way to each of them."""
+"""The list of places to look at of the results in a viewer, and the way to each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.viewer import Viewer
@@ -24,15 +23,17 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_claps._layers import KEY
+from napari_claps._places import Kind, Place, places_of
 
 COLUMNS = ("Slice", "Target", "Reason", "Doubt")
-"""`Doubt` is the severity of a place from 0 to 1."""
+"""`Doubt` is the severity of a place from 0 to 1, or ``anatomy`` where something cannot be in an eye."""
 
 NEXT, PREVIOUS = "F8", "Shift+F8"
-_EMPTY = ("No doubtful places. They are listed here after a run over several B-scans of an OCT volume with linked "
-          "objects.")
+_EMPTY = ("No doubtful places. They are listed here after a run: over several B-scans of an OCT volume with linked "
+          "objects, and where targets were looked for together that tell what cannot be in an eye.")
 _ENTRY = Qt.ItemDataRole.UserRole
+_SORT = Qt.ItemDataRole.UserRole + 1
+_KINDS = {Kind.ANATOMY: "cannot be in an eye; nothing was changed", Kind.DOUBT: "one slice differs from its neighbours"}
 
 
 def jump_to(viewer: ViewerModel, layer: Layer, position: Sequence[float]) -> None:
@@ -44,18 +45,19 @@ def jump_to(viewer: ViewerModel, layer: Layer, position: Sequence[float]) -> Non
     layer : Layer
         Whose pixels `position` counts.
     position : sequence of float
-        (z, y, x).
+        (y, x) or (z, y, x).
     """
     world = layer.data_to_world(position)
     first = viewer.dims.ndim - layer.ndim  # a layer lies over the last axes of the viewer
     viewer.dims.set_point(range(first, viewer.dims.ndim), world)
-    centre = [viewer.dims.point[axis] for axis in viewer.dims.displayed]
+    point = [*viewer.dims.point[:first], *world]  # the point of the viewer itself is rounded to whole pixels
+    centre = [point[axis] for axis in viewer.dims.displayed]
     scene = getattr(viewer, "scene", viewer)  # the camera moved there in napari 0.9
     scene.camera.center = (*[0.0] * (3 - len(centre)), *centre)
 
 
 class DoubtsWidget(QWidget):
-    """Go through the places of linked volumes that somebody should look at, the most severe first.
+    """Go through the places that somebody should look at: what cannot be, then doubts, the most severe first.
 
     They are kept with the masks layers, so that they come and go with them.
 
@@ -68,7 +70,7 @@ class DoubtsWidget(QWidget):
         super().__init__()
         self._viewer: ViewerModel = napari_viewer
         self._watched: list[Layer] = []
-        self._entries: list[tuple[Layer, dict[str, Any]]] = []
+        self._entries: list[tuple[Layer, Place]] = []
         self.table = QTableWidget(0, len(COLUMNS))
         self.previous_button, self.next_button = QPushButton("Previous"), QPushButton("Next")
         self.status = QLabel()
@@ -143,19 +145,20 @@ class DoubtsWidget(QWidget):
         current, header = self._entry(self.table.currentRow()), self.table.horizontalHeader()
         order = header.sortIndicatorSection(), header.sortIndicatorOrder()
         self._watch(list(self._viewer.layers))
-        entries = [(layer, doubt) for layer in self._watched for doubt in _doubts_of(layer)]
-        self._entries = sorted(entries, key=lambda entry: -entry[1]["severity"])
+        entries = [(layer, place) for layer in self._watched for place in places_of(layer)]
+        self._entries = sorted(entries, key=lambda entry: -_weight(entry[1]))
         self.table.blockSignals(True)
         self.table.setSortingEnabled(False)
         self.table.clearContents()
         self.table.setRowCount(len(self._entries))
-        for row, (layer, doubt) in enumerate(self._entries):
-            severity = round(doubt["severity"], 2)
-            for column, value in enumerate((doubt["slice_index"], layer.name, doubt["reason"], severity)):
-                item = QTableWidgetItem()
-                item.setData(Qt.ItemDataRole.DisplayRole, value)
+        for row, (layer, place) in enumerate(self._entries):
+            doubt = str(place.kind) if place.severity is None else f"{place.severity:.2f}"
+            shown = (place.slice_index, layer.name, place.reason, doubt)
+            for column, (value, key) in enumerate(zip(shown, (*shown[:-1], _weight(place)), strict=True)):
+                item = _Cell(str(value))
+                item.setData(_SORT, key)
                 item.setData(_ENTRY, row)
-                item.setToolTip(f"{layer.name}: {doubt['reason']}")
+                item.setToolTip(f"{layer.name}: {place.reason}\n{place.kind}: {_KINDS[place.kind]}")
                 self.table.setItem(row, column, item)
         self.table.setSortingEnabled(True)
         self.table.sortItems(*order)
@@ -164,10 +167,11 @@ class DoubtsWidget(QWidget):
         self.table.blockSignals(False)
         for button in (self.previous_button, self.next_button):
             button.setEnabled(bool(self._entries))
-        self.status.setText(f"{len(self._entries)} places" if self._entries else _EMPTY)
+        count = len(self._entries)
+        self.status.setText(f"{count} place{'s' * (count != 1)}" if count else _EMPTY)
 
-    def _entry(self, row: int) -> tuple[Layer, dict[str, Any]] | None:
-        """Layer and doubt in a row of the table."""
+    def _entry(self, row: int) -> tuple[Layer, Place] | None:
+        """Layer and place in a row of the table."""
         item = self.table.item(row, 0) if row >= 0 else None
         return None if item is None else self._entries[item.data(_ENTRY)]
 
@@ -175,23 +179,19 @@ class DoubtsWidget(QWidget):
         entry = self._entry(row)
         if entry is None:
             return
-        layer, doubt = entry
-        jump_to(self._viewer, layer, doubt["position"])
-        what = f", object {doubt['instance']}" if doubt["instance"] else ""
-        self.status.setText(f"{row + 1} of {len(self._entries)}: {layer.name}{what}, {doubt['reason']}")
+        layer, place = entry
+        jump_to(self._viewer, layer, place.position)
+        what = f", object {place.instance}" if place.instance else ""
+        self.status.setText(f"{row + 1} of {len(self._entries)}: {layer.name}{what}, {place.reason}")
 
 
-def _doubts_of(layer: Layer) -> list[dict[str, Any]]:
-    """Doubts that a layer carries and that its own pixels can hold; a file may say anything."""
-    known = layer.metadata.get(KEY)
-    listed = known.get("doubts") if isinstance(known, dict) else None
-    return [doubt for doubt in listed or () if _is_place(doubt, layer)] if isinstance(listed, list) else []
+class _Cell(QTableWidgetItem):
+    """A cell that is sorted by what it stands for, not by its text."""
+
+    def __lt__(self, other: QTableWidgetItem) -> bool:
+        return self.data(_SORT) < other.data(_SORT)
 
 
-def _is_place(doubt: Any, layer: Layer) -> bool:
-    try:
-        position = np.asarray(doubt["position"], float)
-        float(doubt["severity"]), int(doubt["slice_index"]), int(doubt["instance"]), str(doubt["reason"])
-    except (TypeError, KeyError, ValueError):
-        return False
-    return position.shape == (layer.ndim,) and bool(np.isfinite(position).all())
+def _weight(place: Place) -> float:
+    """What cannot be comes before all doubts."""
+    return 2.0 if place.severity is None else place.severity

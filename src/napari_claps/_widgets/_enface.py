@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.notifications import notification_manager, show_error
 from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_claps._engine import Failure
 from napari_claps._layers import KEY, spacing_of
 from napari_claps._widgets._layer_combo import LayerCombo
+from napari_claps._widgets._narrow_combo import NarrowCombo
+from napari_claps._widgets._report import report
+from napari_claps._widgets._result_layers import BANDS
 from napari_claps._widgets._surfaces import SurfaceChoice, surfaces_of
-from napari_claps._worker import start_job
+from napari_claps._worker import Failure, start_job
 from napari_claps.enface import EnFace, Projection, project, thickness_map
 from napari_claps.errors import ClapsError, InputError
 
@@ -52,8 +53,10 @@ class EnFaceWidget(QWidget):
         self.map_combo.addItems(list(MAPS))
         self.volume_combo = LayerCombo(napari_viewer, _is_volume, missing="Open an OCT volume first")
         self.labels_combo = LayerCombo(napari_viewer, _is_labels_volume, missing="Segment a volume first")
-        self.top_combo, self.bottom_combo = QComboBox(), QComboBox()
+        self.top_combo, self.bottom_combo = NarrowCombo(), NarrowCombo()
         self.button = QPushButton("Make map")
+        self.map_combo.setToolTip("Grey values between two surfaces, or how thick a target is")
+        self.button.setToolTip("Adds the map as a new layer under the B-scans")
         self.status = QLabel()
         self.status.setWordWrap(True)
         self._fields = QFormLayout()
@@ -66,6 +69,8 @@ class EnFaceWidget(QWidget):
         layout.addWidget(self.status)
         layout.addStretch(1)
         self.map_combo.currentTextChanged.connect(self._show_fields)
+        for combo in (self.top_combo, self.bottom_combo):
+            combo.currentTextChanged.connect(combo.setToolTip)
         self.volume_combo.layer_changed.connect(self._offer_surfaces)
         self.button.clicked.connect(self.make)
         for event in self._events():
@@ -84,7 +89,7 @@ class EnFaceWidget(QWidget):
             return
         self.button.setEnabled(False)
         self.status.setText("Working…")
-        start_job(_guarded, compute, parent=self, threads=self._threads,
+        start_job(compute, parent=self, threads=self._threads,
                   on_result=lambda found: self._show(found, source, options))
 
     def choose_surfaces(self, top: str | None, bottom: str | None) -> None:
@@ -124,7 +129,7 @@ class EnFaceWidget(QWidget):
             raise InputError("There is no Labels layer of a volume (z, y, x). Segment a volume first.")
         spacing, known = spacing_of(labels), labels.metadata.get(KEY) or {}
         data, slices, coverage = labels.data, None, None
-        if known.get("content") == "masks":  # ours: it says where was looked, elsewhere nothing is known
+        if known.get("content") in ("masks", *BANDS):  # ours: it says where was looked, elsewhere nothing is known
             slices = sorted(int(k) for k in known.get("presence", ())) or None
             if known.get("region"):
                 coverage = np.zeros((data.shape[0], data.shape[2]), bool)
@@ -202,18 +207,7 @@ class EnFaceWidget(QWidget):
             self._fields.labelForField(field).setVisible(visible)
 
     def _fail(self, error: Exception) -> None:
-        self.status.setText(f"Failed. {error}")
-        if isinstance(error, ClapsError):
-            show_error(str(error))
-        else:
-            notification_manager.receive_error(type(error), error, error.__traceback__)
-
-
-def _guarded(compute: Callable[[], EnFace]) -> EnFace | Failure:
-    try:
-        return compute()
-    except Exception as error:
-        return Failure(error)
+        self.status.setText(f"Failed. {report(error)}")
 
 
 def _is_volume(layer: Layer) -> bool:

@@ -40,6 +40,7 @@ class SegmentForm(QWidget):
     def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = State.IDLE
+        self._problem = ""
         self.layer_combo = LayerCombo(viewer, _can_be_segmented)
         self.modality_combo = ModalityCombo()
         self.target_list = TargetList()
@@ -104,8 +105,8 @@ class SegmentForm(QWidget):
         self.modality_combo.show_guess(guess, why_not=why_not)
         self._check_modality()
 
-    def offer_doubts(self, number: int) -> None:
-        """Show a button that lists the doubtful places of the last run, if there are any."""
+    def offer_places(self, number: int) -> None:
+        """Show a button that lists the places of the last run to look at, if there are any."""
         self.doubts_button.setText(f"{number} doubtful place{'s' * (number != 1)}…")
         self.doubts_button.setVisible(number > 0)
 
@@ -131,7 +132,7 @@ class SegmentForm(QWidget):
         self.warning.setWordWrap(True)
         self.warning.setStyleSheet("color: #e69f00;")  # an orange that is seen in the dark and in the light theme
         self.warning.hide()
-        self.doubts_button.setToolTip("List the places of this volume that somebody should look at")
+        self.doubts_button.setToolTip("List the places of this result that somebody should look at")
         self.doubts_button.hide()
         self.status.setWordWrap(True)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -165,8 +166,9 @@ class SegmentForm(QWidget):
         self.modality_combo.modality_changed.connect(self._offer_targets)
         self.modality_combo.currentIndexChanged.connect(self._check_modality)
         self.bundle_combo.bundle_changed.connect(self._on_bundle)
-        self.target_list.targets_changed.connect(self._refresh_button)
-        self.free_text.textChanged.connect(self._check_words)
+        self.target_list.targets_changed.connect(self._check_wishes)
+        self.free_text.textChanged.connect(self._check_wishes)
+        self.advanced.coverage.coverage_changed.connect(self._check_wishes)
 
     def _press(self) -> None:
         (self.run_pressed if self._state is State.IDLE else self.cancel_pressed).emit()
@@ -186,7 +188,8 @@ class SegmentForm(QWidget):
         if is_volume:
             self.slice_choice.set_count(LayerSource.of(layer).data.shape[0])
         self.modality_combo.set_automatic()
-        self.hint("" if layer is not None else "Open an image, or one of File > Open Sample.")
+        self._problem = "" if layer is not None else "Open an image, or one of File > Open Sample."
+        self.hint(self._problem)
         self._refresh_button()
         self.image_changed.emit()
 
@@ -203,27 +206,33 @@ class SegmentForm(QWidget):
     def _offer_targets(self, modality: Modality | None) -> None:
         manifest = self.bundle_combo.manifest()
         pairs = [pair for pair in manifest.pairs if pair.modality == modality] if manifest is not None else []
+        self.advanced.coverage.set_pairs(pairs)
         self.target_list.set_pairs(pairs)
         if manifest is not None and modality is not None and not pairs:
             known = ", ".join(str(m) for m in manifest.modalities)
-            self.hint(f"{manifest.name} was not trained for this modality. It knows: {known}.")
+            self._complain(f"{manifest.name} was not trained for this modality. It knows: {known}.")
         else:
-            self._check_words()
+            self._check_wishes()
 
     def _words(self) -> list[str]:
         return [words for part in self.free_text.text().split(";") if (words := " ".join(part.split()))]
 
-    def _check_words(self) -> None:
-        """Say while the user types what a run would say."""
-        modality, problem = self.modality_combo.modality(), ""
-        if modality is not None:
-            for words in self._words():
-                try:
-                    make_prompt(words, modality)
-                except ClapsError as error:
-                    problem = str(error)
-        self.hint(problem)
+    def _check_wishes(self) -> None:
+        """Say while the user chooses and types what a run would say."""
+        modality, labels, problem = self.modality_combo.modality(), self.target_list.targets(), ""
+        for words in self._words() if modality is not None else ():
+            try:
+                labels.append(make_prompt(words, modality).label)
+            except ClapsError as error:
+                problem = str(error)
+        self._complain(problem or self.advanced.coverage.missing(labels))
         self._refresh_button()
+
+    def _complain(self, problem: str) -> None:
+        """Show a problem of what is chosen, or that it is gone; what a run said stays until there is one."""
+        if problem != self._problem:
+            self._problem = problem
+            self.hint(problem)
 
 
 def _can_be_segmented(layer: Layer) -> bool:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Layer
 from qtpy.compat import isalive
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
+
+from napari_claps._widgets._narrow_combo import NarrowCombo
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class LayerCombo(QComboBox):
+class LayerCombo(NarrowCombo):
     """Choose a layer; follows layers that come, go, move and change their name.
 
     Parameters
@@ -44,9 +46,6 @@ class LayerCombo(QComboBox):
         self._missing = missing
         self._layers: list[Layer | None] = []
         self._layer: Layer | None = None
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         for event in self._events():
             event.connect(self._refresh)
         self.currentIndexChanged.connect(self._choose)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
+from napari_claps._widgets._narrow_combo import NarrowCombo
 from napari_claps.types import Modality, ModalityGuess
 from napari_claps.vocabulary import MODALITIES
 
@@ -12,7 +13,7 @@ _AUTO = 0
 _TIP = "The first entry is what the program sees or the file says. Choose another one if it is wrong."
 
 
-class ModalityCombo(QComboBox):
+class ModalityCombo(NarrowCombo):
     """First entry: automatic, with the modality found and its probability; then all modalities.
 
     Signals
@@ -27,9 +28,6 @@ class ModalityCombo(QComboBox):
         super().__init__(parent)
         self._guess: ModalityGuess | None = None
         self._in_force: Modality | None = None
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(12)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.addItem("automatic", None)
         for modality, terms in MODALITIES.items():
             self.addItem(terms.name, str(modality))

@@ -18,9 +18,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_claps._engine import Failure
-from napari_claps._worker import start_job
-from napari_claps.errors import BundleError, ClapsError
+from napari_claps._widgets._report import words_of
+from napari_claps._worker import Failure, start_job
+from napari_claps.errors import BundleError
 from napari_claps.models.manifest import BundleManifest, bundle_folders, models_folder, read_manifest
 from napari_claps.models.registry import CHECKPOINTS, Checkpoint
 from napari_claps.vocabulary import MODALITIES
@@ -79,8 +79,7 @@ class ModelsWidget(QWidget):
 
     def _on_verified(self, outcome: str | Failure) -> None:
         self._show(self.tree.currentItem())
-        error = outcome.error if isinstance(outcome, Failure) else None
-        text = outcome if error is None else str(error) if isinstance(error, ClapsError) else repr(error)
+        text = words_of(outcome.error) if isinstance(outcome, Failure) else outcome
         self.details.setText(f"{text}\n\n{self.details.text()}")
 
     def _lay_out(self) -> None:
@@ -143,10 +142,7 @@ def _add_checkpoint(parent: QTreeWidgetItem, checkpoint: Checkpoint, place: Path
          f"{checkpoint.title}: {checkpoint.part}, {size}, licence {checkpoint.licence}\n{checkpoint.page}\n{step}")
 
 
-def _verify(folder: Path) -> str | Failure:
-    try:
-        manifest = read_manifest(folder)
-        manifest.verify()
-        return f"{manifest.name}: good (sha256 of {len(manifest.files)} files)"
-    except Exception as error:
-        return Failure(error)
+def _verify(folder: Path) -> str:
+    manifest = read_manifest(folder)
+    manifest.verify()
+    return f"{manifest.name}: good (sha256 of {len(manifest.files)} files)"

@@ -12,9 +12,9 @@ from napari.utils.notifications import show_info
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_claps._engine import Engine, Failure, Linked, Request
+from napari_claps._engine import Engine, Linked, Request, Slice
 from napari_claps._widgets._result_layers import ResultLayers
-from napari_claps._worker import Job, start_job
+from napari_claps._worker import Failure, Job, start_job
 from napari_claps.linking import SliceLinker
 from napari_claps.types import SliceResult
 
@@ -62,6 +62,7 @@ class Run(QObject):
         self._times: list[float] = []
         self._linker: SliceLinker | None = None
         self._outcome: Failure | None = None
+        self._broken: Failure | None = None
         self._cancelled = False
         self._planes: Iterator[None] = iter(())
         self._redraw = QTimer(self, singleShot=True, interval=REDRAW)
@@ -75,6 +76,7 @@ class Run(QObject):
         self._results = results
         self._linker = request.linker()
         self._cancelled = False
+        self._broken = None
         self._total = request.n_slices
         self._times = [time.monotonic()]
         self._set_state(State.RUNNING)
@@ -98,11 +100,16 @@ class Run(QObject):
         what = f"{len(self._times) - 1} of {self._total} slices in " if self._total > 1 else ""
         return what + _duration(self._times[-1] - self._times[0])
 
-    def _receive(self, result: SliceResult) -> None:
-        results = self._results
-        if results is None or not results.is_wanted():
+    def _receive(self, found: Slice) -> None:
+        results, result = self._results, found.result
+        if results is None or self._broken is not None or not results.is_wanted():
             return  # the layers went while this slice was under way
-        results.add(result)
+        try:
+            results.add(result, found.violations)
+        except Exception as error:  # no room for the layers, or somebody gave one another size
+            self._broken = Failure(error)
+            self.cancel()
+            return
         self._times.append(time.monotonic())
         self.progressed.emit(self._progress(result))
         if not self._redraw.isActive():
@@ -110,7 +117,10 @@ class Run(QObject):
 
     def _flush(self) -> None:
         if self._results is not None and self._results.is_wanted():
+            start = time.monotonic()
             self._results.flush()
+            # With thousands of boxes it takes its time; most of the window's time is still the user's.
+            self._redraw.setInterval(max(REDRAW, round(4000 * (time.monotonic() - start))))
 
     def _progress(self, result: SliceResult) -> str:
         done = len(self._times) - 1
@@ -123,11 +133,12 @@ class Run(QObject):
 
     def _link(self, outcome: Failure | None) -> None:
         """All slices are there that will come, and their objects get the numbers of the volume."""
-        self._outcome = outcome
+        self._outcome = self._broken or outcome
         self._redraw.stop()
         self._flush()
         linker, results = self._linker, self._results
-        if linker is None or len(linker.slices) < 2 or results is None or not results.is_wanted():
+        if (linker is None or len(linker.slices) < 2 or results is None or self._broken is not None
+                or not results.is_wanted()):
             self._finish()
             return
         self._set_state(State.LINKING)

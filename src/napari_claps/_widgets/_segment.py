@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image
-from napari.utils.notifications import notification_manager, show_error
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_claps import __version__
-from napari_claps._engine import Engine, Failure, Request
+from napari_claps._engine import Engine, Request
 from napari_claps._layers import LayerSource
 from napari_claps._widgets._detection import ModalityDetection
 from napari_claps._widgets._form import SegmentForm
 from napari_claps._widgets._prompt_check import GOOD, PromptCheckDialog
+from napari_claps._widgets._report import report, words_of
 from napari_claps._widgets._result_layers import ResultLayers
 from napari_claps._widgets._run import Run, State
-from napari_claps._worker import start_job
+from napari_claps._worker import Failure, start_job
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.prompt_check import PromptCheck
 from napari_claps.types import ModalityGuess
@@ -65,15 +65,13 @@ class SegmentWidget(QWidget):
         """Start a run with what is chosen; a second one at the same time is not started."""
         if self.runner.state is not State.IDLE:
             return
-        form, layer = self.form, self.form.layer()
+        layer = self.form.layer()
         try:
-            if layer is None:
-                raise InputError("There is no image layer. Open an image first.")
             request = self._request(layer)
         except ClapsError as error:
             self._fail(error)
             return
-        form.offer_doubts(0)
+        self.form.offer_places(0)
         number = 1 + max((results.number for results in self._runs_of(layer)), default=0)
         results = ResultLayers(self._viewer, layer, request.source, number=number,
                                provenance=self._provenance(request, number))
@@ -85,8 +83,6 @@ class SegmentWidget(QWidget):
         if not button.isEnabled():
             return
         try:
-            if layer is None:
-                raise InputError("There is no image layer. Open an image first.")
             request = self._request(layer)
             index = self._slice_in_view(layer) if layer.ndim == 3 else 0
         except ClapsError as error:
@@ -107,11 +103,11 @@ class SegmentWidget(QWidget):
         self.check_dialog.show()
 
     def show_doubts(self) -> None:
-        """Open the list of doubtful places beside this widget."""
+        """Open the list of places to look at beside this widget."""
         dock, _ = self._viewer.window.add_plugin_dock_widget("napari-claps", "Doubtful places")
         dock.show()
 
-    def _request(self, layer: Image) -> Request:
+    def _request(self, layer: Image | None) -> Request:
         """What is chosen in the form, read once.
 
         Raises
@@ -119,6 +115,8 @@ class SegmentWidget(QWidget):
         InputError
             If it cannot be run.
         """
+        if layer is None:
+            raise InputError("There is no image layer. Open an image first.")
         form = self.form
         source, settings, wanted, slices = LayerSource.of(layer), form.settings(), form.wanted(), None
         if layer.ndim == 3:
@@ -147,9 +145,7 @@ class SegmentWidget(QWidget):
                 self.form.hint("The modality is uncertain: please check it.")
         else:
             self.form.show_guess(None, why_not="not detected")
-            error = guess.error
-            text = str(error) if isinstance(error, ClapsError) else f"{type(error).__name__}: {error}"
-            self.form.hint(f"The modality was not detected. {text}")
+            self.form.hint(f"The modality was not detected. {words_of(guess.error)}")
 
     def _on_end(self, results: ResultLayers, outcome: Failure | None, cancelled: bool) -> None:
         layers = results.layers()
@@ -159,7 +155,7 @@ class SegmentWidget(QWidget):
                     self._viewer.layers.remove(layer)
         if layers:
             self._earlier.append(results)
-            self.form.offer_doubts(results.n_doubts)
+            self.form.offer_places(results.n_doubts + len(results.violations))
         if outcome is not None:
             self._fail(outcome.error)
             return
@@ -169,15 +165,11 @@ class SegmentWidget(QWidget):
             if label in results.objects:
                 where = f"{_count(results.objects[label], 'object')} {where}"
             lines.append(f"{label}: {where if n_slices else 'absent'}")
+        lines += [_anatomy(results.violations)] if results.violations else []
         self.form.say("\n".join(lines))
 
     def _fail(self, error: Exception) -> None:
-        """Tell the user; an error that is not written for users comes with its traceback."""
-        self.form.say(f"Failed. {error}")
-        if isinstance(error, ClapsError):
-            show_error(str(error))
-        else:
-            notification_manager.receive_error(type(error), error, error.__traceback__)
+        self.form.say(f"Failed. {report(error)}")
 
     def _slice_in_view(self, layer: Image) -> int:
         z_axis = self._viewer.dims.ndim - layer.ndim
@@ -198,12 +190,19 @@ class SegmentWidget(QWidget):
             "version": __version__, "method": settings.method, "bundle": manifest.name,
             "bundle_version": manifest.version, "bundle_sha256": manifest.sha256, "device": settings.device,
             "score_threshold": settings.score_threshold, "link_slices": settings.link_slices,
-            "uncertainty": settings.uncertainty, "seed": settings.seed, "targets": list(request.targets),
+            "uncertainty": settings.uncertainty, "coverage": settings.coverage, "seed": settings.seed,
+            "targets": list(request.targets),
             "slices": request.slices and list(request.slices), "region": request.region and list(request.region),
             "source": source.name, "shape": list(source.shape), "laterality": source.laterality,
             "spacing_mm": source.spacing and list(source.spacing), "spacing_source": str(source.spacing_source),
             "run": number, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+
+
+def _anatomy(violations: list[dict[str, Any]]) -> str:
+    first, more = violations[0], len(violations) - 1
+    return (f"anatomy: {first['label']} in slice {first['slice_index']}: {first['reason']}"
+            f"{f', and {more} more' if more else ''} (listed, nothing was changed)")
 
 
 def _count(number: int, what: str) -> str:

@@ -66,7 +66,11 @@ def _replace(temporary: Path, target: Path) -> None:
         # os.replace cannot replace a folder that is not empty: the old one steps aside first.
         old = target.with_name(f".{secrets.token_hex(6)}.old")
         os.replace(target, old)
-        os.replace(temporary, target)
+        try:
+            os.replace(temporary, target)
+        except OSError:  # on Windows, while a viewer has a file in it open
+            os.replace(old, target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(temporary, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,12 +66,14 @@ def read_detections(path: str | Path) -> Detections:
         )  # fmt: skip
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as boxes ({type(error).__name__}: {error}).") from error
 
 
 def _box(item: Mapping[str, Any], labels: Mapping[int, str], slices: Mapping[int, int]) -> Box:
     x, y, width, height = (float(value) for value in item["bbox"])
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise ValueError(f"the box {item['bbox']} is not four numbers")
     return Box(
         y, x, y + height, x + width, label=labels[item["category_id"]], score=float(item.get("score", 1.0)),
         slice_index=slices[item["image_id"]], instance=int(item.get("instance", 0)),

@@ -129,7 +129,7 @@ def _photometric(pydicom: Any, dataset: Any, data: np.ndarray) -> tuple[np.ndarr
 
 def _modality(dataset: Any, rgb: bool) -> Modality | None:
     """Modality as far as the file is clear about it; a grey photograph may be IR, FAF or an angiogram."""
-    if dataset.get("SOPClassUID") in _WIDE_FIELD:
+    if dataset.get("SOPClassUID") in _WIDE_FIELD and rgb:  # a grey one may be an angiogram
         return Modality.UWF
     if dataset.get("Modality") == "OPT":
         return Modality.OCT

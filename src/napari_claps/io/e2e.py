@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from napari_claps.io.isolated import read_isolated
 from napari_claps.io.optional import require
 from napari_claps.io.pixels import check_claim
 from napari_claps.types import Modality, RetinalImage
-
-logger = logging.getLogger(__name__)
 
 _BSCAN, _LOCALIZER = 35652097, 33620481  # kinds of image data
 _LATERALITY = {82: "R", 76: "L"}
@@ -69,8 +66,6 @@ def parse_e2e(path: Path) -> RetinalImage:
                 scans.append((series, slices))
         if not scans:
             raise InputError(f"{path}: holds no OCT scan; export one from HEYEX.")
-        if len(scans) > 1:
-            logger.warning("%s: holds %d OCT scans; the first is read.", path, len(scans))
         return _assemble(*scans[0], len(scans), path)
 
 

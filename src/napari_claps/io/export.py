@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import ClapsError, InputError, OutputError
-from napari_claps.io.saved_result import SavedResult, check_free, open_result
+from napari_claps.io.open_result import open_result
+from napari_claps.io.saved_result import SavedResult, check_free, section
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,8 @@ def _check_source(result: SavedResult, source: Path) -> None:
     """Refuse an image that is not the one that was segmented, as far as the provenance knows."""
     from napari_claps.outputs.provenance import sha256_of
 
-    if not source.exists():
-        raise InputError(f"{source}: there is no such image.")
-    expected = (result.provenance.get("input") or {}).get("sha256")
-    try:
-        found = sha256_of(source)
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror or error}).") from error
+    expected = section(result.provenance, "input").get("sha256")
+    found = sha256_of(source)
     if expected and found != expected:
         raise InputError(
             f"{source}: is not the image that {result.source} was made from (its SHA-256 begins with {found[:12]}, "

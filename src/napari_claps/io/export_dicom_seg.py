@@ -160,7 +160,7 @@ def _segmentation(image: Any, result: SavedResult) -> Any:
 
     masks = np.empty((result.n_slices, *result.shape[-2:], len(result.names)), bool)
     for number, name in enumerate(result.names):
-        for index, plane in enumerate(result.read_planes(name)):
+        for index, plane in enumerate(result.planes(name)):
             masks[index, :, :, number] = plane > 0
     stack = result.n_slices > 1 and get_image_coordinate_system(image) is None
     dataset = Segmentation(

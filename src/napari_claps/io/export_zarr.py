@@ -70,7 +70,7 @@ def write_ome_zarr(result: SavedResult, path: Path, *, source: Path | None = Non
         for name, folder in names.items():
             group = labels.create_group(folder)
             array = new_array(group, result.shape, np.dtype(np.uint16))
-            counts = _write_planes(array, result.read_planes(name))
+            counts = _write_planes(array, result.planes(name))
             group.attrs.update({
                 "multiscales": _multiscales(result, name, colour=False),
                 "image-label": _image_label(name, counts, has_image=image is not None),

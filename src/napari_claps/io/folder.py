@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,12 +76,12 @@ def list_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path's, these do not raise for what must not be looked at
             files = images_in(path)
-        elif path.exists():
+        elif os.path.exists(path):
             files = [path]
         else:
-            raise InputError(f"{path}: there is no such file or folder.")
+            raise InputError(f"{path}: there is no such file or folder, or it cannot be looked at.")
         for file in files:
             found.setdefault(file.resolve(), file)
     if not found:
@@ -106,8 +107,8 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     Raises
     ------
     InputError
-        If the folder has no image, or its images differ in size, colour or type, or one of them is a volume, or
-        they are DICOM files of several series.
+        If the folder has no image, or its images differ in size, colour, type or eye, or one of them is a volume,
+        or they are DICOM files of several series.
     """
     from napari_claps.io import read
 
@@ -130,7 +131,7 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     check_claim(str(folder), (len(files), *first.data.shape), first.data.itemsize,
                 sum(file.stat().st_size for file in files), compressed=True)  # fmt: skip
     volume = np.empty((len(files), *first.data.shape), first.data.dtype)
-    spacings, lines = set(), []
+    spacings, sides, lines = set(), {first.laterality: files[0]}, []
     for index, file in enumerate(files):
         image = first if index == 0 else read(file)
         if image.is_volume:
@@ -140,6 +141,10 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
                 f"{folder}: mixes images: {files[0].name} is {_kind(first)}, {file.name} is {_kind(image)}. "
                 "The B-scans of one volume have one size and type; move the others away, or give the files one by one."
             )
+        sides.setdefault(image.laterality, file)
+        if {"R", "L"} <= sides.keys():
+            raise InputError(f"{folder}: mixes eyes: {sides['R'].name} is a right one, {sides['L'].name} a left one. "
+                             "Move the others away, or give the files one by one.")
         volume[index] = image.data
         spacings.add(image.spacing)
         lines.append(image.scan_lines)
@@ -148,9 +153,10 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     scan_lines = np.concatenate(lines) if len(placed) == 1 and None not in placed else None
     if distance is None and plane_spacing:
         distance = distance_of_lines(scan_lines, volume.shape[2], plane_spacing[1])
+    laterality = first.laterality if len(sides) == 1 else None
     spacing = (distance, *plane_spacing) if distance is not None and plane_spacing else None
     return RetinalImage(
-        volume, rgb=first.rgb, modality=first.modality, laterality=first.laterality, device=first.device,
+        volume, rgb=first.rgb, modality=first.modality, laterality=laterality, device=first.device,
         source=str(folder), spacing=spacing, spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE,
         metadata={"plane_spacing": plane_spacing} if plane_spacing and not spacing else {}, scan_lines=scan_lines,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,8 @@ import numpy as np
 
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.types import Modality, RetinalImage, SpacingSource
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 120.0
 """Time limit; a large volume takes a few seconds."""
@@ -77,6 +80,8 @@ def read_isolated(reader: str, path: Path, *, seconds: float = SECONDS) -> Retin
             if "error" in told:
                 # The child knows the absolute path; the user gave another.
                 raise InputError(told["error"].replace(str(path.absolute()), str(path)))
+            if (series := told["metadata"].get("series", "1 of 1")) != "1 of 1":
+                logger.warning("%s: holds several OCT scans; %s is read.", path, series)
             return _unpack(told, arrays, str(path))
 
 
@@ -102,7 +107,8 @@ def _unpack(told: dict[str, Any], arrays: Any, source: str) -> RetinalImage:
     if "localizer" in told:
         localizer = RetinalImage(arrays["localizer"], **_fields(told["localizer"], f"{source} (localizer)"))
     return RetinalImage(
-        arrays["data"], **_fields(told, source), metadata=told["metadata"], localizer=localizer,
+        arrays["data"], **_fields(told, source), localizer=localizer,
+        metadata={name: tuple(value) if isinstance(value, list) else value for name, value in told["metadata"].items()},
         scan_lines=arrays.get("scan_lines"),
         layers={name: arrays[f"layer_{index}"] for index, name in enumerate(told["layers"])},
     )  # fmt: skip

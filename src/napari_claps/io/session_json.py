@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from napari_claps import __version__
 from napari_claps.errors import InputError
@@ -23,6 +22,7 @@ from napari_claps.io.session_layers import (
     Placement,
     ShapeLayer,
 )
+from napari_claps.io.session_table import SCALARS, decode_table, encode_table, text
 from napari_claps.settings import Settings
 from napari_claps.types import Box, BoxSource, Modality, RetinalImage, SpacingSource
 
@@ -33,9 +33,6 @@ Arrays = list[np.ndarray]
 ReadArray = Callable[[int], np.ndarray]
 
 _KINDS: dict[str, type[Layer]] = {"image": ImageLayer, "masks": MaskLayer, "boxes": BoxLayer, "shapes": ShapeLayer}
-_SCALARS = (str, int, float, bool, type(None))
-_DTYPES = {"object", "str", "string", "bool", "boolean", "category", "float32", "float64",
-           *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}  # fmt: skip
 
 
 def encode(session: Session, arrays: Arrays, *, folder: Path) -> dict[str, Any]:
@@ -78,7 +75,7 @@ def decode(document: dict[str, Any], read_array: ReadArray, *, folder: Path) -> 
     return Session(
         layers=tuple(_read_layer(item, read_array, folder) for item in document["layers"]),
         settings=None if settings is None else Settings().updated(_mapping(settings), where="session"),
-        targets=tuple(_text(target) for target in document["targets"]),
+        targets=tuple(text(target) for target in document["targets"]),
         provenance=_mapping(document["provenance"]),
     )
 
@@ -92,7 +89,7 @@ def _layer(layer: Layer, arrays: Arrays, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     if isinstance(layer, ImageLayer):
         return item | {"image": _image(layer.image, arrays, folder)}
-    item["features"] = _features(layer.features, layer.name)
+    item["features"] = encode_table(layer.features, layer.name)
     if isinstance(layer, MaskLayer):
         _check_masks(layer.data, layer.name)
         colours = layer.colours and [[key if key is None else int(key), _rgba(c)] for key, c in layer.colours.items()]
@@ -113,12 +110,12 @@ def _layer(layer: Layer, arrays: Arrays, folder: Path) -> dict[str, Any]:
 def _read_layer(item: dict[str, Any], read_array: ReadArray, folder: Path) -> Layer:
     cls = _KINDS[item["type"]]
     common = {
-        "name": _text(item["name"]), "placement": Placement(**item["placement"]),
+        "name": text(item["name"]), "placement": Placement(**item["placement"]),
         "style": _mapping(item["style"]), "metadata": _mapping(item["metadata"]),
     }  # fmt: skip
     if cls is ImageLayer:
         return ImageLayer(image=_read_image(item["image"], read_array, folder), **common)
-    common["features"] = _read_features(item["features"])
+    common["features"] = decode_table(item["features"])
     if cls is ShapeLayer:
         lengths = item["lengths"]
         layer = ShapeLayer(vertices=read_array(item["vertices"]),
@@ -132,7 +129,7 @@ def _read_layer(item: dict[str, Any], read_array: ReadArray, folder: Path) -> La
         _check_masks(data, common["name"])
         _check_axes(common, data.ndim)
         colours = colours and {key if key is None else int(key): tuple(_rgba(c)) for key, c in colours}
-        return MaskLayer(label=_text(item["label"]), data=data, colours=colours, **common)
+        return MaskLayer(label=text(item["label"]), data=data, colours=colours, **common)
     shape = tuple(int(n) for n in item["shape"])
     _check_axes(common, len(shape))
     boxes = tuple(_read_box(box) for box in item["boxes"])
@@ -186,15 +183,15 @@ def _image(image: ImageReference | RetinalImage, arrays: Arrays, folder: Path) -
 
 def _read_image(item: dict[str, Any], read_array: ReadArray, folder: Path) -> ImageReference | RetinalImage:
     if "sha256" in item:
-        beside = Path(os.path.normpath(folder / _text(item["path"])))
+        beside = Path(os.path.normpath(folder / text(item["path"])))
         absolute = item["absolute"]
-        path = beside if absolute is None or beside.exists() else Path(_text(absolute))
-        return ImageReference(str(path), _text(item["sha256"]))
+        path = beside if absolute is None or beside.exists() else Path(text(absolute))
+        return ImageReference(str(path), text(item["sha256"]))
     spacing, modality, localizer, lines = (item[name] for name in ("spacing", "modality", "localizer", "scan_lines"))
     return RetinalImage(
         read_array(item["data"]), rgb=bool(item["rgb"]), modality=modality and Modality(modality),
         spacing=spacing and tuple(float(s) for s in spacing), spacing_source=SpacingSource(item["spacing_source"]),
-        laterality=item["laterality"], source=_text(item["source"]), device=item["device"],
+        laterality=item["laterality"], source=text(item["source"]), device=item["device"],
         metadata={name: _tuples(value) for name, value in _mapping(item["metadata"]).items()},
         localizer=localizer and _read_image(localizer, read_array, folder),
         scan_lines=None if lines is None else read_array(lines),
@@ -217,49 +214,11 @@ def _add(arrays: Arrays, array: np.ndarray) -> int:
     return len(arrays) - 1
 
 
-def _features(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """Encode a table by column, because JSON alone forgets the types."""
-    columns = []
-    for column in table.columns:
-        series = table[column]
-        item: dict[str, Any] = {"name": str(column), "dtype": str(series.dtype)}
-        if item["dtype"] not in _DTYPES:
-            raise ValueError(f"the column {column!r} of {name!r} holds {item['dtype']}; turn it into text or numbers")
-        if item["dtype"] == "category":
-            item |= {"categories": _cells(series.cat.categories, column, name), "ordered": bool(series.cat.ordered)}
-            series = series.cat.codes
-        columns.append(item | {"values": _cells(series, column, name)})
-    return columns
-
-
-def _cells(values: pd.Series | pd.Index, column: object, name: str) -> list[Any]:
-    cells = [None if value is pd.NA else value.item() if isinstance(value, np.generic) else value for value in values]
-    for cell in cells:
-        if not isinstance(cell, _SCALARS):
-            raise ValueError(f"the column {column!r} of {name!r} holds a {type(cell).__name__}; turn it into text")
-    return cells
-
-
-def _read_features(columns: list[dict[str, Any]]) -> pd.DataFrame:
-    table: dict[str, pd.Series] = {}
-    for item in columns:
-        dtype, values = item["dtype"], item["values"]
-        if dtype not in _DTYPES or not all(isinstance(value, _SCALARS) for value in values):
-            raise ValueError(f"the features {item['name']!r} are of the type {dtype!r}")
-        if dtype == "category":
-            kinds = pd.CategoricalDtype(item["categories"], ordered=item["ordered"])
-            table[_text(item["name"])] = pd.Series(pd.Categorical.from_codes(values, dtype=kinds))
-        else:
-            table[_text(item["name"])] = pd.Series(values, dtype=dtype)
-    if len({len(series) for series in table.values()}) > 1:
-        raise ValueError("the columns of the features differ in length")
-    return pd.DataFrame(table)
-
-
 def _read_box(item: dict[str, Any]) -> Box:
     numbers = {name: float(item[name]) for name in ("y0", "x0", "y1", "x1", "score")}
-    return Box(**numbers, label=_text(item["label"]), slice_index=int(item["slice_index"]),
-               instance=int(item["instance"]), source=BoxSource(item["source"]))
+    uncertainty = None if item.get("uncertainty") is None else float(item["uncertainty"])  # version 0.1 had none
+    return Box(**numbers, label=text(item["label"]), slice_index=int(item["slice_index"]),
+               instance=int(item["instance"]), source=BoxSource(item["source"]), uncertainty=uncertainty)
 
 
 def _plain(values: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -272,7 +231,7 @@ def _plain(values: Mapping[str, Any], what: str) -> dict[str, Any]:
             return copied(value.tolist())
         if isinstance(value, list | tuple):
             return [copied(inner) for inner in value]
-        if isinstance(value, _SCALARS):
+        if isinstance(value, SCALARS):
             return value
         raise TypeError(f"the {what} holds a {type(value).__name__}, which is no plain value")
 
@@ -293,10 +252,4 @@ def _rgba(colour: Any) -> list[float]:
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{str(value)[:40]!r} should be a mapping")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} should be a text")
     return value

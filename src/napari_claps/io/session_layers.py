@@ -103,7 +103,9 @@ class ImageReference:
         InputError
             If it cannot be read.
         """
-        return cls(str(Path(path).absolute()), _sha256(Path(path)))
+        from napari_claps.outputs.provenance import sha256_of
+
+        return cls(str(Path(path).absolute()), sha256_of(Path(path)))
 
     def locate(self) -> Path:
         """Return the path of the image, when it is still the same.
@@ -113,13 +115,15 @@ class ImageReference:
         InputError
             If it is not there, or has changed.
         """
+        from napari_claps.outputs.provenance import sha256_of
+
         path = Path(self.path)
         if not path.is_file() and not path.is_dir():
             raise InputError(
                 f"{path}: the image of this session is not there any more. Put it back, or beside the session as it "
                 "was when the session was saved; masks and boxes open without it."
             )
-        if (found := _sha256(path)) != self.sha256:
+        if (found := sha256_of(path)) != self.sha256:
             raise InputError(
                 f"{path}: is not the image that this session was made from (its SHA-256 begins with {found[:12]}, "
                 f"not {self.sha256[:12]}). Restore the original; masks and boxes open without it."
@@ -220,15 +224,3 @@ Layer = ImageLayer | MaskLayer | BoxLayer | ShapeLayer
 
 def _nested(array: np.ndarray) -> tuple[Any, ...]:
     return tuple(_nested(row) if row.ndim else float(row) for row in array)
-
-
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file or folder, as the provenance has it."""
-    from napari_claps.outputs.provenance import sha256_of
-
-    if not path.exists():
-        raise InputError(f"{path}: there is no such image.")
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error

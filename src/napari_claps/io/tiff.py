@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from napari_claps.errors import InputError
+from napari_claps.io.ome import channel_names, physical_sizes
 from napari_claps.io.pixels import check_claim, grey_or_rgb
 from napari_claps.io.units import mm_per
 from napari_claps.types import RetinalImage, SpacingSource
@@ -20,6 +20,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAP_FROM = 256 * 2**20
 """Uncompressed stacks of at least so many bytes are mapped, not loaded."""
+
+_PRINTING_UNITS = ("inch", "inches", "in", "cm")
 
 _READABLE = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE", "YCBCR")
 
@@ -50,10 +52,11 @@ def read_tiff(path: Path) -> RetinalImage:
     # _multifile: parts in other files would be read from wherever the metadata point.
     with tifffile.TiffFile(path, _multifile=False) as tif:
         series = _only_series(tif, str(path))
-        _check_complete(tif, series, path)
+        check_complete(tif, series, path)
         axes, data = _decode(series, path)
-        spacing = _ome_spacing(tif) if tif.is_ome else _imagej_spacing(tif) if tif.is_imagej else {}
-        names = _channel_names(tif) if tif.is_ome else []
+        ome = tif.ome_metadata if tif.is_ome else None
+        spacing = physical_sizes(ome) if ome else _imagej_spacing(tif) if tif.is_imagej else {}
+        names = channel_names(ome)
     return _arrange(data, axes, spacing, names, str(path))
 
 
@@ -70,8 +73,14 @@ def _only_series(tif: tifffile.TiffFile, source: str) -> tifffile.TiffPageSeries
     return full[0]
 
 
-def _check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Compare what the tags promise with what is in the file, before memory is taken."""
+def check_complete(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Compare what the tags promise with what is in the file, before memory is taken.
+
+    Raises
+    ------
+    InputError
+        If something is missing, or the size is impossible.
+    """
     source, size = str(path), tif.filehandle.size
     truncated = f"{source}: is truncated or damaged; copy or export it again."
     page = series.keyframe
@@ -121,13 +130,14 @@ def _decode(series: tifffile.TiffPageSeries, path: Path) -> tuple[str, np.ndarra
         # Some writers store 8-bit numbers in the 16-bit table.
         shift = 8 if colours.max() > 255 else 0
         return series.axes + "S", (colours >> shift).astype(np.uint8)[index]
-    if series.dataoffset is not None and series.nbytes >= MAP_FROM and series.dtype.isnative:
+    inverse = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and series.dtype.kind in "bu"
+    # The dtype of tifffile is always native; the order of the bytes in the file (big-endian in ImageJ's) is beside it.
+    native = page.dtype.newbyteorder(page.parent.byteorder).isnative
+    if series.dataoffset is not None and series.nbytes >= MAP_FROM and native and not inverse:
         mapped = np.memmap(path, dtype=series.dtype, mode="r", offset=series.dataoffset, shape=series.shape)
         return series.axes, mapped
     data = series.asarray(maxworkers=1)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.kind in "bu":
-        data = ~data
-    return series.axes, data
+    return series.axes, ~data if inverse else data
 
 
 def _arrange(data: np.ndarray, axes: str, spacing: dict[str, float], names: list[str], source: str) -> RetinalImage:
@@ -173,36 +183,15 @@ def _arrange(data: np.ndarray, axes: str, spacing: dict[str, float], names: list
     )  # fmt: skip
 
 
-def _ome_pixels(tif: tifffile.TiffFile) -> ElementTree.Element | None:
-    try:
-        root = ElementTree.fromstring(tif.ome_metadata or "")
-    except ElementTree.ParseError:
-        return None
-    return root.find(".//{*}Image/{*}Pixels")
-
-
-def _ome_spacing(tif: tifffile.TiffFile) -> dict[str, float]:
-    """Millimetres per axis, for those of X, Y, Z whose physical size and unit are given."""
-    pixels = _ome_pixels(tif)
-    spacing = {}
-    for axis in "XYZ" if pixels is not None else "":
-        size = pixels.get(f"PhysicalSize{axis}")
-        factor = mm_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))  # the default of the schema
-        if size is not None and factor is not None:
-            spacing[axis] = float(size) * factor
-    return spacing
-
-
-def _channel_names(tif: tifffile.TiffFile) -> list[str]:
-    pixels = _ome_pixels(tif)
-    if pixels is None:
-        return []
-    return [name for channel in pixels.findall("{*}Channel") if (name := channel.get("Name"))]
-
-
 def _imagej_spacing(tif: tifffile.TiffFile) -> dict[str, float]:
-    """Millimetres per axis from the calibration of ImageJ: pixels per unit, and the distance of slices."""
+    """Millimetres per axis from the calibration of ImageJ: pixels per unit, and the distance of slices.
+
+    ImageJ turns the dots per inch (or cm) of a picture that it opened into a calibration. Those are for printing, and
+    nobody measures an eye in inches.
+    """
     info, tags = tif.imagej_metadata or {}, tif.pages.first.tags
+    if str(info.get("unit", "")).strip().lower() in _PRINTING_UNITS:
+        return {}
     spacing = {}
     for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
         # ImageJ may name a unit of its own for an axis.

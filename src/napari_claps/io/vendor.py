@@ -5,6 +5,7 @@ None of these could be tried on a real file; see :func:`read_vendor`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,19 @@ def _fds(reader: Any, path: Path) -> RetinalImage:
                   laterality=_topcon_laterality(reader))  # fmt: skip
 
 
+def _side_in_name(path: Path) -> str | None:
+    """Eye in a file name, where Zeiss and Bioptigen write OD or OS; not in the middle of a word, as in ROSSI."""
+    sides = {{"D": "R", "S": "L"}[side] for side in re.findall(r"(?<![^\W_])O([DS])(?![^\W_])", path.name)}
+    return sides.pop() if len(sides) == 1 else None
+
+
 def _zeiss(reader: Any, path: Path) -> RetinalImage:
     size = path.stat().st_size
     if size not in _ZEISS_CUBES:
         known = ", ".join(f"{w} x {n} (1024 deep, {s} bytes)" for s, (w, n) in _ZEISS_CUBES.items())
         raise InputError(f"{path}: {size} bytes are none of the known Zeiss cubes: {known}.")
     scan = reader.read_oct_volume(rows=1024, cols=_ZEISS_CUBES[size][0])
-    return _image(scan.volume, path, "Carl Zeiss Meditec", laterality=scan.laterality or None)
+    return _image(scan.volume, path, "Carl Zeiss Meditec", laterality=_side_in_name(path))
 
 
 def _optovue(reader: Any, path: Path) -> RetinalImage:
@@ -170,4 +177,4 @@ def _bioptigen(readers: Any, path: Path) -> RetinalImage:
         slices, series = [v.volume[0].T for v in volumes], "1 of 1"
     else:
         slices, series = [plane.T for plane in volumes[0].volume], f"1 of {len(volumes)}"
-    return _image(slices, path, "Bioptigen", laterality=reader.laterality or None, metadata={"series": series})
+    return _image(slices, path, "Bioptigen", laterality=_side_in_name(path), metadata={"series": series})

@@ -15,9 +15,10 @@ from napari_claps.device import choose_device
 from napari_claps.errors import BundleError
 from napari_claps.models.clip import ClipConfig, ImageFeatures, RetinalClip
 from napari_claps.models.detector import DetectorConfig, RetinalDetector, TextFeatures
+from napari_claps.models.dino_config import DinoConfig
 from napari_claps.models.manifest import BundleManifest, read_manifest
 from napari_claps.models.official_clip import OpenClip, ViewFeatures
-from napari_claps.models.official_dino import Captions, DinoConfig, OfficialDetector
+from napari_claps.models.official_dino import Captions, OfficialDetector
 from napari_claps.models.official_sam import OfficialSam, SamConfig
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 

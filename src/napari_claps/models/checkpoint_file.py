@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         If it cannot be read, holds code, or is of an unknown kind.
     """
     content = _load(path)
-    if {"arch", "config"} <= content.keys() and content.keys() & {"model", "clip"}:
+    if _is_ours(content):
         return CheckpointFile(path, "claps", {}, content)
     weights = content
     for name in ("model", "state_dict"):  # of GroundingDINO, and of open_clip's training
@@ -66,6 +66,17 @@ def read_checkpoint(path: Path) -> CheckpointFile:
             weights = weights[name]
     tensors = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, Tensor)}
     return CheckpointFile(path, _kind(path, tensors), tensors, {})
+
+
+def _is_ours(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is one of our training, with the architecture of every network that it holds."""
+    arch = content.get("arch")
+    if "config" not in content or not isinstance(arch, Mapping) or "clip" not in arch:
+        return False
+    networks = {"clip" if name == "model" else name: value for name, value in content.items()
+                if name in ("model", "clip", "segmenter", "detector")}
+    return "clip" in networks and all(isinstance(value, Mapping) and isinstance(arch.get(name), Mapping)
+                                      for name, value in networks.items())
 
 
 def count_numbered(weights: Mapping[str, Tensor], prefix: str) -> int:
@@ -87,6 +98,9 @@ def _load(path: Path) -> Mapping[str, Any]:
     except BundleError:
         raise
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # the first bytes already are none of a checkpoint
+            raise BundleError(f"{path}: cannot be read as a checkpoint (it was not written by torch.save, or is "
+                              "damaged). Give a .safetensors or .pth file.") from error
         raise BundleError(f"{path}: holds pickled code besides tensors{_culprit(str(error))}, which would run when it "
                           "is loaded. It is refused. Ask its author for a .safetensors file, or one with the weights "
                           "alone.") from error
@@ -106,7 +120,8 @@ def _load(path: Path) -> Mapping[str, Any]:
 def _culprit(message: str) -> str:
     """The class that torch's message names, if it does."""
     for word in message.replace("`", " ").split():
-        if word.count(".") and not word.startswith(("http", "torch.")) and word.replace(".", "").isidentifier():
+        dotted = "." in word.strip(".") and word.replace(".", "").isidentifier()
+        if dotted and not word.startswith(("http", "torch.")):
             return f" ({word})"
     return ""
 

@@ -125,7 +125,8 @@ def check_file(file: RemoteFile, path: Path) -> str:
 def _same(file: RemoteFile, path: Path, kind: str, expected: str, found: str) -> None:
     if found != expected:
         raise BundleError(f"{path}: its {kind} is {found}, not {expected}: the file from {file.url} is damaged or was "
-                          "replaced. Get it again; if that does not help, do not use it.")
+                          "replaced. Remove it (claps models remove) and get it again; if that does not help, do not "
+                          "use it.")
 
 
 def _fetch(file: RemoteFile, part: Path, progress: Progress | None, pause: float) -> None:

@@ -16,9 +16,9 @@ from napari_claps.errors import BundleError
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.bundle import CLIP_FOLDER, TEXT_FOLDER, load_bundle
 from napari_claps.models.checkpoint_file import CheckpointFile, read_checkpoint
+from napari_claps.models.dino_config import DinoConfig
 from napari_claps.models.manifest import PACKAGED, BundleManifest, models_folder, read_manifest, sha256_of
 from napari_claps.models.official_clip import CONFIG, WEIGHTS
-from napari_claps.models.official_dino import DinoConfig
 from napari_claps.models.official_sam import SamConfig
 from napari_claps.models.registry import known_file
 

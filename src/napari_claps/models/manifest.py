@@ -221,6 +221,9 @@ def read_manifest(name_or_folder: str | Path, folder: str | Path | None = None) 
         values = tomllib.loads(text.decode("utf-8"))
         common = _known(values.get("any_target", {}))
         pairs = tuple(Pair(**{**_known(p), "modality": Modality(p["modality"])}) for p in values.get("pairs", ()))
+        unknown = [p.target for p in pairs if p.target not in TARGETS]
+        if unknown:
+            raise ValueError(f"this version does not know the target {unknown[0]!r}; update napari-claps")
         if "any_target" in values:
             pairs += tuple(Pair(modality, target.id, **common) for modality in Modality
                            for target in TARGETS.values() if modality in target.modalities)

@@ -80,8 +80,10 @@ class OpenClip(nn.Module):
         else:
             from safetensors.torch import load_file
 
+            # As `create_model` does: the weights are here, none are to be fetched for the trunk.
+            vision = {**config["model_cfg"]["vision_cfg"], "timm_model_pretrained": False}
             self.model = open_clip.CustomTextCLIP(
-                embed_dim=config["model_cfg"]["embed_dim"], vision_cfg=config["model_cfg"]["vision_cfg"],
+                embed_dim=config["model_cfg"]["embed_dim"], vision_cfg=vision,
                 text_cfg={"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
                 quick_gelu=config["model_cfg"].get("quick_gelu", False))
             weights = load_file(folder / WEIGHTS)

@@ -13,9 +13,9 @@ from torchvision.ops import batched_nms, box_convert
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from napari_claps.errors import BundleError
-from napari_claps.models.checkpoint_file import count_numbered
 from napari_claps.models.clip import ImageFeatures
-from napari_claps.models.detector import WIDTH, Detections
+from napari_claps.models.detections import Detections
+from napari_claps.models.detector import WIDTH
 from napari_claps.models.detector_import import (
     GroundingDINO,
     Joiner,
@@ -26,93 +26,13 @@ from napari_claps.models.detector_import import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
 from napari_claps.models.detector_text import SharedBert, clean_texts, ready_text_encoder
+from napari_claps.models.dino_config import HEADS, DinoConfig
 
 MAX_TOKENS = 256
 """Longest caption: the width of the table of token logits in the official model."""
 
-NAMES = {(96, 6): "Swin-T", (128, 18): "Swin-B"}
-"""Published sizes by width and blocks of the third stage."""
-
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class DinoConfig:
-    """Architecture of an official GroundingDINO; the defaults are Swin-T.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first stage of the Swin backbone.
-    depths, heads : tuple of int
-        Blocks and attention heads per stage.
-    window : int
-        Side of the attention windows.
-    levels : int
-        Feature levels; the backbone's last three stages, and coarser ones made from the last.
-    queries, encoder_layers, decoder_layers, feedforward : int
-        Of the transformer.
-    points : int
-        Sampling points of the deformable attention.
-    short_side, long_side : int
-        Size in pixels to which a view is scaled: the short side, unless the long one becomes too long.
-    text_threshold : float
-        Score of a text's best token from which a box belongs to it.
-    overlap : float
-        Of two boxes of the same text with a greater IoU the better one is kept.
-    """
-
-    width: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: int = 7
-    levels: int = 4
-    queries: int = 900
-    encoder_layers: int = 6
-    decoder_layers: int = 6
-    feedforward: int = 2048
-    points: int = 4
-    short_side: int = 800
-    long_side: int = 1333
-    text_threshold: float = 0.25
-    overlap: float = 0.6
-
-    def __post_init__(self) -> None:
-        for name in ("depths", "heads"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # TOML gives lists
-
-    @property
-    def name(self) -> str:
-        """Such as "Swin-T"; the sizes if it is none of the published ones."""
-        return NAMES.get((self.width, self.depths[2]), f"Swin of width {self.width} and depths {self.depths}")
-
-    @classmethod
-    def from_weights(cls, weights: Mapping[str, Tensor]) -> DinoConfig:
-        """Read the architecture from the shapes of a published checkpoint.
-
-        Raises
-        ------
-        KeyError
-            If a tensor is missing.
-        """
-        stages = range(count_numbered(weights, "backbone.0.layers."))
-        tables = [weights[f"backbone.0.layers.{i}.blocks.0.attn.relative_position_bias_table"].shape for i in stages]
-        levels = weights["transformer.level_embed"].shape[0]
-        offsets = weights["transformer.encoder.layers.0.self_attn.sampling_offsets.weight"].shape[0]
-        return cls(
-            width=weights["backbone.0.patch_embed.proj.weight"].shape[0],
-            depths=tuple(count_numbered(weights, f"backbone.0.layers.{i}.blocks.") for i in stages),
-            heads=tuple(heads for _, heads in tables), window=(round(tables[0][0] ** 0.5) + 1) // 2,
-            levels=levels, queries=weights["transformer.tgt_embed.weight"].shape[0],
-            encoder_layers=count_numbered(weights, "transformer.encoder.layers."),
-            decoder_layers=count_numbered(weights, "transformer.decoder.layers."),
-            feedforward=weights["transformer.encoder.layers.0.linear1.weight"].shape[0],
-            points=offsets // (_HEADS * levels * 2))
-
-
-_HEADS = 8
-"""Attention heads of the transformer; the shapes of the weights do not tell it, and all published ones have 8."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +96,7 @@ class OfficialDetector(nn.Module):
                                                              normalize=True))
         backbone.num_channels = swin.num_features[1:]
         transformer = Transformer(
-            d_model=WIDTH, nhead=_HEADS, num_queries=config.queries, num_encoder_layers=config.encoder_layers,
+            d_model=WIDTH, nhead=HEADS, num_queries=config.queries, num_encoder_layers=config.encoder_layers,
             num_decoder_layers=config.decoder_layers, dim_feedforward=config.feedforward,
             return_intermediate_dec=True, num_feature_levels=config.levels, enc_n_points=config.points,
             dec_n_points=config.points, learnable_tgt_init=True, two_stage_type="standard", embed_init_tgt=True,
@@ -185,7 +105,7 @@ class OfficialDetector(nn.Module):
         with ready_text_encoder(tokenizer, bert):
             self.model = GroundingDINO(
                 backbone, transformer, num_queries=config.queries, aux_loss=True, iter_update=True, query_dim=4,
-                num_feature_levels=config.levels, nheads=_HEADS, two_stage_type="standard",
+                num_feature_levels=config.levels, nheads=HEADS, two_stage_type="standard",
                 two_stage_bbox_embed_share=False, two_stage_class_embed_share=False)
         self.model.bert = SharedBert(bert)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -268,25 +188,32 @@ class OfficialDetector(nn.Module):
         lowest = torch.as_tensor(threshold, dtype=torch.float32, device=device).expand(len(text.texts))
         parts: list[list[Detections]] = [[] for _ in features.views]
         first = 0
-        for caption, members in zip(text.captions, text.members, strict=True):
-            output = self.model(samples, captions=[caption] * len(features.views))
-            tokens = output["pred_logits"].float().sigmoid()[..., :members.shape[1]]
-            boxes = output["pred_boxes"].float()
-            if not (torch.isfinite(boxes).all() and torch.isfinite(tokens).all()):
-                raise BundleError("GroundingDINO gave values that are no numbers (NaN). Its weights are damaged, or "
-                                  "half precision is too coarse for them: set dtype = \"float32\" in bundle.toml.")
-            corners = box_convert(boxes, "cxcywh", "xyxy").clamp(0, 1) * corner_scale
-            scores = torch.stack([tokens[..., m].amax(-1) for m in members], -1)  # (B, Q, t)
-            for view, (score, box) in enumerate(zip(scores, corners, strict=True)):
-                best = score.amax(1, keepdim=True)
-                wanted = (best >= lowest[first:first + len(members)]) & (score >= self.config.text_threshold)
-                query, index = wanted.nonzero(as_tuple=True)
-                keep = batched_nms(box[query], score[query, index], index, self.config.overlap)
-                query, index = query[keep], index[keep]
-                parts[view].append(Detections(box[query], index + first, score[query, index], score.amax(0)))
-            first += len(members)
-        self.model.backbone.forget()
+        try:
+            for caption, members in zip(text.captions, text.members, strict=True):
+                output = self.model(samples, captions=[caption] * len(features.views))
+                scores, boxes = self._scored(output, members)
+                for view, (score, box) in enumerate(zip(scores, boxes * corner_scale, strict=True)):
+                    best = score.amax(1, keepdim=True)
+                    wanted = (best >= lowest[first:first + len(members)]) & (score >= self.config.text_threshold)
+                    query, index = wanted.nonzero(as_tuple=True)
+                    keep = batched_nms(box[query], score[query, index], index, self.config.overlap)
+                    query, index = query[keep], index[keep]
+                    parts[view].append(Detections(box[query], index + first, score[query, index], score.amax(0)))
+                first += len(members)
+        finally:
+            self.model.backbone.forget()
         return [_joined(found) for found in parts]
+
+    @staticmethod
+    def _scored(output: Mapping[str, Tensor], members: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B, Q, t) of the texts of a caption, each of its best token, and boxes (B, Q, 4), XYXY in [0, 1]."""
+        tokens = output["pred_logits"].float().sigmoid()[..., :members.shape[1]]
+        boxes = output["pred_boxes"].float()
+        if not (torch.isfinite(boxes).all() and torch.isfinite(tokens).all()):
+            raise BundleError("GroundingDINO gave values that are no numbers (NaN). Its weights are damaged, or "
+                              "half precision is too coarse for them: set dtype = \"float32\" in bundle.toml.")
+        return (torch.stack([tokens[..., m].amax(-1) for m in members], -1),
+                box_convert(boxes, "cxcywh", "xyxy").clamp(0, 1))
 
     def _scaled(self, views: Tensor) -> NestedTensor:
         height, width = views.shape[-2:]

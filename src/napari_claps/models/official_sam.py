@@ -170,10 +170,12 @@ class OfficialSam(Sam):
             labels = prompts.point_labels[rows]
             points = (torch.nan_to_num(prompts.points[rows]) * scale, labels)
             single |= (labels >= 0).sum(1) > 1
-        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=None)
+        with torch.autocast(rows.device.type, enabled=False):  # half precision would move a box by pixels
+            sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=None)
+            position = self.prompt_encoder.get_dense_pe()
         view = int(prompts.view[rows[0]])
         low, quality = self.mask_decoder.predict_masks(
-            image_embeddings=maps.embedding[view:view + 1], image_pe=self.prompt_encoder.get_dense_pe(),
+            image_embeddings=maps.embedding[view:view + 1], image_pe=position,
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense)
         low, quality = low.float(), quality.float()
         best = torch.where(single, 0, 1 + quality[:, 1:].argmax(1))

@@ -274,8 +274,9 @@ class RetinalSam(Sam):
         """Predict the masks of all prompts, at half the resolution of the view."""
         height, width = maps.pixels.shape[-2:]
         encoder = self.prompt_encoder
-        tokens = encoder.encode(prompts, (height * PIXEL_STRIDE, width * PIXEL_STRIDE))
-        position = encoder.pe_layer(tuple(maps.embedding.shape[-2:]))[None]
+        with torch.autocast(maps.pixels.device.type, enabled=False):  # half precision would move a box by pixels
+            tokens = encoder.encode(prompts, (height * PIXEL_STRIDE, width * PIXEL_STRIDE))
+            position = encoder.pe_layer(tuple(maps.embedding.shape[-2:]))[None]
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return self.mask_decoder.predict(maps, position, dense, tokens, prompts.view)
 

@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 
 from napari_claps import __version__
+from napari_claps.appearance import label_colour
 from napari_claps.types import RetinalImage
-from napari_claps.vocabulary import TARGETS
 
 IN_MEMORY = 64 * 2**20
 """Bytes of compressed planes that are kept in memory before they go to a temporary file."""
@@ -83,17 +83,15 @@ class PlaneWriter:
 
 
 def _physical_size(image: RetinalImage) -> dict[str, float | str]:
-    # Micrometres are the unit that OME assumes, and some programs read the number without its unit.
-    if image.spacing is None:
-        return {}
     sizes: dict[str, float | str] = {}
-    for axis, millimetres in zip("XYZ", reversed(image.spacing), strict=False):
+    # Micrometres are the unit that OME assumes, and some programs read the number without its unit.
+    for axis, millimetres in zip("XYZ", reversed(image.spacing or image.plane_spacing or ()), strict=False):
         sizes[f"PhysicalSize{axis}"] = round(millimetres * 1000, 9)
         sizes[f"PhysicalSize{axis}Unit"] = "µm"
     return sizes
 
 
 def _ome_colour(label: str) -> int:
-    """Return the target's colour as OME wants it: RGBA in one signed 32-bit number."""
-    r, g, b = TARGETS[label].colour if label in TARGETS else (255, 255, 255)
+    """Return the colour of a label as OME wants it: RGBA in one signed 32-bit number."""
+    r, g, b = label_colour(label)
     return int(np.array([r << 24 | g << 16 | b << 8 | 255], dtype=np.uint32).view(np.int32)[0])

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_claps import __version__
+from napari_claps.errors import InputError
+from napari_claps.measure import scale_source
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess, Prompt, RetinalImage
 
@@ -51,14 +53,25 @@ def machine() -> dict[str, Any]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or cannot be read.
+    """
     digest = hashlib.sha256()
-    if path.is_file():
-        _update(digest, path)
-    else:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(file.relative_to(path).as_posix().encode())
-            _update(digest, file)
+    try:
+        if path.is_dir():
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                digest.update(file.relative_to(path).as_posix().encode())
+                _update(digest, file)
+        else:
+            _update(digest, path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such image.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     return digest.hexdigest()
 
 
@@ -123,7 +136,9 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
         "spacing": {
             "mm": None if image.spacing is None else list(image.spacing),
             "axes": "zyx" if image.is_volume else "yx",
-            "source": str(image.spacing_source),
+            "source": str(scale_source(image)),
+            # Of a volume without a distance of slices: the areas in the table are from it.
+            **({"plane_mm": list(image.plane_spacing)} if image.spacing is None and image.plane_spacing else {}),
         },
         "modality": {
             "id": str(modality.modality),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from napari_claps.overlay.style import INK, Colour, font
+from napari_claps.appearance import label_colour
+from napari_claps.overlay.style import INK, Colour, drawable, font
 from napari_claps.types import Box, Prompt, SliceResult
 from napari_claps.vocabulary import TARGETS, Kind
 
@@ -20,16 +20,13 @@ MAX_LABELS = 6
 """More boxes than this of one target in one slice are drawn thin and without text."""
 SMALL = 700
 """Below this many pixels a drawing has thin lines and scores without names."""
-FREE_COLOURS: tuple[Colour, ...] = ((0, 200, 255), (255, 120, 0), (170, 255, 0), (255, 0, 200))
-"""For free text, which has no colour in the vocabulary."""
 FILL = {Kind.TREE: 0.65, Kind.BAND: 0.14, Kind.OBJECT: 0.26, Kind.LESION: 0.32}
 """Opacity inside a mask; a tree is all edge, so it is filled and has no contour."""
 
 
 def label_colours(prompts: Sequence[Prompt]) -> dict[str, Colour]:
-    """Return the colour of each label: the vocabulary's, or one of a few for free text."""
-    free = itertools.cycle(FREE_COLOURS)
-    return {p.label: TARGETS[p.target].colour if p.target else next(free) for p in prompts}
+    """Return the colour of each label, the same as in the viewer and in the masks file."""
+    return {p.label: label_colour(p.target or p.label) for p in prompts}
 
 
 def draw_slice(plane: np.ndarray, result: SliceResult, colours: Mapping[str, Colour],
@@ -98,7 +95,7 @@ def _draw_boxes(drawing: Image.Image, result: SliceResult, colours: Mapping[str,
     for box, place in zip(boxes, corners, strict=True):
         if box.label in crowded:
             continue
-        text = f"{box.score:.2f}" if stroke == 1 else f"{names[box.label]} {box.score:.2f}"
+        text = f"{box.score:.2f}" if stroke == 1 else f"{drawable(names[box.label])} {box.score:.2f}"
         others = [c for c in corners if c != place and not _within(place, c)]
         at = _free_place(place, tab_size(draw, text, face), drawing.size, taken, others)
         tab(draw, text, at[:2], colours[box.label], face)

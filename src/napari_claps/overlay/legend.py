@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_claps.overlay.style import BACKGROUND, FAINT, INK, Colour, font
+from napari_claps.measure import scale_source
+from napari_claps.overlay.style import BACKGROUND, FAINT, INK, Colour, drawable, font
 from napari_claps.types import ModalityGuess, Prompt, RetinalImage
 from napari_claps.vocabulary import MODALITIES, TARGETS
 
@@ -68,7 +69,7 @@ def summary(rows: pd.DataFrame) -> str:
         texts.append(f"in {_plural(value['slices_present', 'n'], 'slice')}")
     elif ("count", "n") in value:
         texts.append(_plural(value["count", "n"], "object"))
-    sizes = {("volume", "nL"): "nL", ("area", "mm2"): "mm²", ("volume", "voxel"): "voxels", ("area", "px"): "px"}
+    sizes = {("volume", "nL"): "nL", ("area", "mm2"): "mm2", ("volume", "voxel"): "voxels", ("area", "px"): "px"}
     for key, unit in sizes.items():
         if key in value:
             texts.append(f"{value[key]:.0f} {unit}" if value[key] >= 100 else f"{value[key]:.3g} {unit}")
@@ -81,9 +82,11 @@ def _plural(count: float, noun: str) -> str:
 
 
 def _spacing_text(image: RetinalImage) -> str:
-    if image.spacing is None:
+    spacing = image.spacing or image.plane_spacing
+    if spacing is None:
         return "pixel size not known"
-    return " x ".join(f"{s:.4g}" for s in reversed(image.spacing)) + f" mm ({image.spacing_source})"
+    distance = "" if image.spacing else ", distance of slices not known"
+    return " x ".join(f"{s:.4g}" for s in reversed(spacing)) + f" mm ({scale_source(image)}){distance}"
 
 
 def _text_block(lines: Sequence[Line]) -> Image.Image:
@@ -106,9 +109,9 @@ def _text_block(lines: Sequence[Line]) -> Image.Image:
 
 
 def wrap(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text at spaces, and inside a word that is too long for a line."""
+    """Break a text at spaces, and inside a word that is too long for a line; in letters that the font has."""
     lines = [""]
-    for word in text.split(" "):
+    for word in drawable(text).split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
         if draw.textlength(joined, font=face) <= width:
             lines[-1] = joined

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from napari_claps.overlay.legend import wrap
-from napari_claps.overlay.style import BACKGROUND, FAINT, INK, Colour, font
+from napari_claps.overlay.style import BACKGROUND, FAINT, INK, Colour, drawable, font
 
 CELL = (76, 40)
 """Width and height of a cell in pixels."""
@@ -42,6 +42,7 @@ def matrix_picture(values: np.ndarray, rows: Sequence[str], columns: Sequence[st
     """
     face, small, large = font(15), font(13), font(18)
     scratch = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    rows, columns = [drawable(name) for name in rows], [drawable(name) for name in columns]
     left = MARGIN + int(max(scratch.textlength(r, font=face) for r in rows)) + 10
     names = [_upright(name) for name in columns]
     width = max(left + CELL[0] * len(columns) + MARGIN, NARROWEST)

@@ -20,12 +20,37 @@ METHODS = ("claps", "medclip-sam", "salip")
 
 
 @dataclass(frozen=True)
+class ViewPoint:
+    """A point x, y in pixels of a view, inside the object that is meant or outside of it."""
+
+    x: float
+    y: float
+    inside: bool
+
+
+@dataclass(frozen=True)
 class ViewBox:
-    """A box found in a view: x0, y0, x1, y1 in pixels of the view, the number of the prompt, and a score."""
+    """Where a prompt was found in a view.
+
+    Parameters
+    ----------
+    corners : tuple of float
+        x0, y0, x1, y1 in pixels of the view.
+    prompt : int
+        Number of the prompt.
+    score : float
+        In [0, 1].
+    points : tuple of ViewPoint
+        Prompt the mask head as well.
+    points_alone : bool
+        Whether the mask head gets the points without the corners.
+    """
 
     corners: tuple[float, float, float, float]
     prompt: int
     score: float
+    points: tuple[ViewPoint, ...] = ()
+    points_alone: bool = False
 
 
 class Prompter(Protocol):

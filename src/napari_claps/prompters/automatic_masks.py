@@ -18,6 +18,9 @@ POINTS_PER_BATCH = 64
 SAME_BOX = 0.7
 """Overlap (IoU) of boxes from which two proposals are one, as in `SamAutomaticMaskGenerator`."""
 
+PARTS_PER_MASK = 256
+"""Parts of one mask that are kept, at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class AutomaticMask:
@@ -126,8 +129,8 @@ def propose_masks(sam: RetinalSam, maps: PixelMaps, view: int, *, points_per_sid
     # Only the shape of this image is read.
     found = generator.generate(np.broadcast_to(np.uint8(0), (height, width, 3)))
     parts = [part for item in found
-             for part in connected_parts(item["segmentation"], item["predicted_iou"], item["stability_score"])
-             if min_area <= part.area <= max_area]
+             for part in connected_parts(item["segmentation"], item["predicted_iou"], item["stability_score"],
+                                         min_area=min_area, max_area=max_area)]
     parts.sort(key=lambda p: (-p.quality, -p.area, p.box))
     if not parts:
         return []
@@ -136,14 +139,24 @@ def propose_masks(sam: RetinalSam, maps: PixelMaps, view: int, *, points_per_sid
     return [parts[i] for i in kept[:limit].tolist()]
 
 
-def connected_parts(mask: np.ndarray, predicted_iou: float, stability: float) -> list[AutomaticMask]:
-    """Return the connected parts (8 neighbours) of a mask (y, x) bool; the estimates of the whole hold for each."""
+def connected_parts(mask: np.ndarray, predicted_iou: float, stability: float, *, min_area: float = 0.0,
+                    max_area: float = 1.0) -> list[AutomaticMask]:
+    """Return the connected parts (8 neighbours) of a mask (y, x) bool; the estimates of the whole hold for each.
+
+    Only those between the areas, as shares of the whole array, and of these the `PARTS_PER_MASK` largest: a mask that
+    is noise has thousands.
+    """
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3), bool))
+    sizes = np.bincount(labels.ravel())[1:]
+    fitting = np.flatnonzero((sizes >= min_area * mask.size) & (sizes <= max_area * mask.size))
+    largest = np.sort(fitting[np.argsort(-sizes[fitting], kind="stable")[:PARTS_PER_MASK]])
+    windows = ndimage.find_objects(labels) if len(largest) else []
     parts = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[rows, columns] == number
-        parts.append(AutomaticMask(inside, (columns.start, rows.start, columns.stop, rows.stop),
-                                   float(inside.sum()) / mask.size, predicted_iou, stability))
+    for part in largest.tolist():
+        rows, columns = windows[part]
+        parts.append(AutomaticMask(labels[rows, columns] == part + 1,
+                                   (columns.start, rows.start, columns.stop, rows.stop),
+                                   float(sizes[part]) / mask.size, predicted_iou, stability))
     return parts
 
 

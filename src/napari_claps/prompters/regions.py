@@ -8,6 +8,12 @@ from enum import StrEnum
 import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import label
+from scipy.special import expit
+
+from napari_claps.prompters.crf import refine
+
+SOFTNESS = 0.1
+"""Relative saliency above the cut that a conditional random field takes for a probability of 0.73."""
 
 
 class Cut(StrEnum):
@@ -15,6 +21,8 @@ class Cut(StrEnum):
 
     KMEANS = "kmeans"
     """Two clusters of the values (MedCLIP-SAMv2's default)."""
+    CRF = "crf"
+    """The same, then a dense conditional random field on the colours of the image."""
     THRESHOLD = "threshold"
     """A fixed part of the highest value."""
 
@@ -62,7 +70,7 @@ def relative_saliency(saliency: np.ndarray) -> np.ndarray | None:
     return ((saliency - low) / (high - low)).astype(np.float32)
 
 
-def find_regions(saliency: np.ndarray, rule: RegionRule) -> list[Region]:
+def find_regions(saliency: np.ndarray, rule: RegionRule, image: np.ndarray | None = None) -> list[Region]:
     """Regions of a saliency map, the most salient first.
 
     Parameters
@@ -70,6 +78,8 @@ def find_regions(saliency: np.ndarray, rule: RegionRule) -> list[Region]:
     saliency : ndarray
         (y, x) float, any unit.
     rule : RegionRule
+    image : ndarray, optional
+        (Y, X, 3) float in [0, 1], of the same field at any size; needed for `Cut.CRF`.
 
     Returns
     -------
@@ -79,8 +89,7 @@ def find_regions(saliency: np.ndarray, rule: RegionRule) -> list[Region]:
     relative = relative_saliency(saliency)
     if relative is None:
         return []
-    lowest = rule.threshold if rule.cut is Cut.THRESHOLD else two_means(relative)
-    components, count = label(relative >= lowest, structure=np.ones((3, 3)))
+    components, count = label(salient(relative, rule, image), structure=np.ones((3, 3)))
     found = []
     for number in range(1, count + 1):
         mask = components == number
@@ -90,6 +99,18 @@ def find_regions(saliency: np.ndarray, rule: RegionRule) -> list[Region]:
         box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
         found.append(Region(mask, box, float(relative[mask].mean())))
     return sorted(found, key=lambda region: -region.saliency)[:rule.components]
+
+
+def salient(relative: np.ndarray, rule: RegionRule, image: np.ndarray | None) -> np.ndarray:
+    """Cut a map (y, x) in 0..1: bool."""
+    if rule.cut is Cut.THRESHOLD:
+        return relative >= rule.threshold
+    level = two_means(relative)
+    if rule.cut is Cut.KMEANS:
+        return relative >= level
+    if image is None:
+        raise ValueError("the cut \"crf\" needs the image")
+    return refine(expit((relative - level) / SOFTNESS), image) >= 0.5
 
 
 def two_means(relative: np.ndarray) -> float:

@@ -24,8 +24,9 @@ from napari_claps.models.manifest import Pair
 from napari_claps.models.segmenter import PIXEL_STRIDE
 from napari_claps.prompters import ViewBox
 from napari_claps.prompters.automatic_masks import AutomaticMask, propose_masks
+from napari_claps.prompters.texts import wordings
 from napari_claps.types import Modality, Prompt
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kind, make_prompt, wordings
+from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kind, make_prompt
 
 CUT_OUT = 96
 """Side of a cut-out in pixels; at twice that, CLIP takes every cut-out for vessels or retina."""
@@ -94,10 +95,18 @@ class SalipPrompter:
     @torch.inference_mode()
     def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
-        """See `Prompter.find`; the proposals of a view are made once, for all prompts."""
+        """See `Prompter.find`; the proposals of a view are made once, for all prompts.
+
+        Raises
+        ------
+        BundleError
+            If the maps of the mask head or the embeddings hold values that are no numbers: no proposal would look like
+            an honest "absent".
+        """
         options = self.options[pairs[0].modality]
         wanted = [options_for(prompt, options) for prompt in prompts]
         maps = self._bundle.segmenter.decode_pixels(features)
+        self._bundle.check_finite(maps.embedding, maps.pixels)
         found = []
         for view in range(len(features.image)):
             masks = propose_masks(
@@ -130,10 +139,12 @@ class SalipPrompter:
             return torch.zeros(0, len(prompts))
         cut_outs = torch.stack([cut_out(image, m) for m in masks]) * clip.std + clip.mean
         embeddings = torch.cat([clip.encode_image(part).embedding for part in cut_outs.split(CUT_OUTS_PER_BATCH)])
+        self._bundle.check_finite(embeddings)
         columns = []
         for prompt, pair in zip(prompts, pairs, strict=True):
             texts = torch.stack([self._mean_text(wordings(prompt, pair.modality)),
                                  *self._alternatives(prompt, pair.modality)])
+            self._bundle.check_finite(texts)
             columns.append((clip.scale * embeddings @ texts.T).softmax(1)[:, 0])
         return torch.stack(columns, 1).cpu()
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from napari_claps import vocabulary
 from napari_claps.types import Modality, Prompt
-from napari_claps.vocabulary import TEMPLATES, class_text, targets_of
+from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text, targets_of
 
 
 def wordings(prompt: Prompt, modality: Modality, count: int = len(TEMPLATES)) -> tuple[str, ...]:
-    """Up to `count` wordings of a target, as different as the vocabulary has them; free text has one."""
+    """Up to `count` wordings of a target, as different as the vocabulary has them; free text has one.
+
+    The bare name is what a detector gets that was trained without modality signatures; CLIP gets the usual wordings.
+    """
+    if prompt.target is not None and prompt.text == TARGETS[prompt.target].name:
+        prompt = replace(prompt, text=class_text(TARGETS[prompt.target], modality))
     known = vocabulary.wordings(prompt, modality)
     chosen = np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int))
     return tuple(known[i] for i in chosen)

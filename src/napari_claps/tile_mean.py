@@ -1,0 +1,48 @@
+"""The masks of tiles become those of the image: a mean in which a tile counts less towards its border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.views import Tile, tile_weight
+
+
+class TileMean:
+    """Adds up the masks of tiles, at the resolution of the mask head.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the scaled image in pixels.
+    tiles : sequence of Tile
+        All that will come.
+    slices, prompts : int
+        How many masks each has.
+    device : str
+    """
+
+    def __init__(self, size: tuple[int, int], tiles: Sequence[Tile], *, slices: int, prompts: int,
+                 device: str) -> None:
+        extent = (max(t.y + t.height for t in tiles) // PIXEL_STRIDE, max(t.x + t.width for t in tiles) // PIXEL_STRIDE)
+        self._size = size
+        self._total = torch.zeros(slices, prompts, *extent, device=device)
+        self._weights = torch.zeros(extent, device=device)
+
+    def add(self, tile: Tile, masks: Tensor) -> None:
+        """Add the masks (slices, prompts, h / 2, w / 2) of a tile."""
+        weight = torch.from_numpy(tile_weight(tile)[::PIXEL_STRIDE, ::PIXEL_STRIDE]).to(self._weights.device)
+        y, x = tile.y // PIXEL_STRIDE, tile.x // PIXEL_STRIDE
+        h, w = masks.shape[-2:]
+        self._total[..., y:y + h, x:x + w] += masks * weight
+        self._weights[y:y + h, x:x + w] += weight
+
+    def scaled(self, shape: tuple[int, int]) -> Tensor:
+        """The mean (slices, prompts, y, x) float32 at another size of the whole image, such as its own."""
+        height, width = (-(-n // PIXEL_STRIDE) for n in self._size)
+        mean = self._total[..., :height, :width] / self._weights[:height, :width].clamp(min=1e-6)
+        return F.interpolate(mean, shape, mode="bilinear", align_corners=False)

@@ -1,0 +1,35 @@
+"""One image at one working scale: what is timed, and where the tiles' masks come to lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from napari_claps.field import _Clock
+from napari_claps.views import plan_tiles
+from training.tiles import fuse_tiles
+
+
+def test_a_gpu_is_waited_for_before_a_stage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    for device in ("cuda", "mps"):
+        monkeypatch.setattr(getattr(torch, device), "synchronize", lambda device=device: waited.append(device))
+        seconds = {"encode": 0.0}
+        _Clock(seconds, device).lap("encode")
+        assert waited[-1] == device and seconds["encode"] > 0
+    _Clock({"encode": 0.0}, "cpu").lap("encode")
+    assert waited == ["cuda", "mps"]
+
+
+@pytest.mark.parametrize("shape", [(991, 1024), (1001, 1203)])
+def test_masks_of_all_tiles_lie_on_the_same_grid(shape: tuple[int, int]) -> None:
+    """With a network that answers with the image itself, no tile is shifted against the others."""
+    assert len(plan_tiles(shape)) > 1
+    image = np.random.default_rng(0).random((*shape, 3)).astype(np.float32)
+    fused = fuse_tiles(image, max(shape), "cpu", lambda view, tile: F.avg_pool2d(view, 2)[0, :1])
+    whole = torch.from_numpy(image[..., 0])[None, None]
+    whole = F.pad(whole, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
+    expected = F.interpolate(F.avg_pool2d(whole, 2), shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+    np.testing.assert_allclose(fused[0], expected, atol=1e-4)
