@@ -85,21 +85,15 @@ def test_forward_warns_of_nothing(detector):
         detector(features(64, 64), text)
 
 
-def test_import_leaves_the_environment_of_qt_alone():
-    code = ("import os, napari_claps.models.detector as d; "
-            "print([os.environ.get(n) for n in ('QT_QPA_PLATFORM_PLUGIN_PATH', 'QT_QPA_FONTDIR')])")
+def test_import_leaves_the_environment_of_qt_alone_and_needs_no_drawing_library():
+    code = ("import os, sys, napari_claps.models.detector as d; "
+            "print([os.environ.get(n) for n in ('QT_QPA_PLATFORM_PLUGIN_PATH', 'QT_QPA_FONTDIR')], "
+            "'cv2' in sys.modules, 'groundingdino.util.visualizer' in sys.modules)")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QT_")} | {"QT_QPA_FONTDIR": "mine"}
     result = subprocess.run([sys.executable, "-W", "error::UserWarning:torch", "-c", code], env=environment,
                             capture_output=True, text=True)
-    assert result.stdout.strip() == "[None, 'mine']", result.stderr
+    assert result.stdout.strip() == "[None, 'mine'] False False", result.stderr
     assert "timm.models" not in result.stderr
-
-
-def test_import_needs_no_drawing_library():
-    code = ("import sys, napari_claps.models.detector; "
-            "print('cv2' in sys.modules, 'groundingdino.util.visualizer' in sys.modules)")
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "False False", result.stderr
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 256), (256, 96)])

@@ -112,7 +112,7 @@ def test_the_mask_is_what_sam_draws_in_the_box_without_words(bundle: Bundle) -> 
     assert torch.isnan(prompts.text[boxed]).all() and torch.isfinite(prompts.text[~boxed]).all()
     assert result.presence["drusen"] == pytest.approx(0.7) and result.presence["subretinal_fluid"] == 0
     rows, columns = np.nonzero(result.masks["drusen"])
-    scale = 448 / SHAPE[1]  # the working scale of a B-scan this small
+    scale = 640 / SHAPE[1]  # the working scale of a B-scan this small
     assert len(rows) and rows.min() >= 22 / scale - 1 and rows.max() <= 106 / scale + 1  # within the box, or nearly
     assert columns.min() >= 140 / scale - 1 and columns.max() <= 340 / scale + 1
     assert not result.masks["subretinal_fluid"].any()

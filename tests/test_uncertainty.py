@@ -109,6 +109,7 @@ def test_other_words_change_only_the_texts_share_of_a_mixture(pipeline: Pipeline
     np.testing.assert_allclose(mean[0][0], expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("small_views")
 def test_uncertainty_comes_with_the_result_and_presence_stays(pipeline: Pipeline) -> None:
     data = (np.random.default_rng(0).random((3, 40, 64)) * 255).astype(np.uint8)
     image = RetinalImage(data, modality=Modality.OCT, source="volume.tif")
@@ -126,6 +127,7 @@ def test_uncertainty_comes_with_the_result_and_presence_stays(pipeline: Pipeline
         assert all(0 <= box.uncertainty <= 1 for box in b.boxes) and all(box.uncertainty is None for box in a.boxes)
 
 
+@pytest.mark.usefixtures("small_views")
 def test_uncertainty_outside_a_region_is_not_known(pipeline: Pipeline) -> None:
     data = (np.random.default_rng(0).random((40, 64)) * 255).astype(np.uint8)
     uncertain = Pipeline(pipeline.bundle, Settings(uncertainty=True))
@@ -134,6 +136,7 @@ def test_uncertainty_outside_a_region_is_not_known(pipeline: Pipeline) -> None:
     assert known[4:36, 10:50].all() and known.sum() == 32 * 40
 
 
+@pytest.mark.usefixtures("small_views")
 def test_free_text_and_other_methods_have_an_uncertainty_too(pipeline: Pipeline) -> None:
     data = (np.random.default_rng(0).random((40, 64)) * 255).astype(np.uint8)
     image = RetinalImage(data, modality=Modality.OCT)
