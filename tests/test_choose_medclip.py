@@ -81,21 +81,23 @@ def test_rows_of_an_image(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.Mo
     assert max(drawn) > 0 and len(set(drawn)) > 1  # boxes and points give different masks
 
 
-def row(target: str, dice: float | None, score: float, **changes: object) -> dict:
+def row(target: str, dice: float | None, score: float, image: str = "a", **changes: object) -> dict:
     return {"layer": 3, "beta": 1.0, "variance": 1.0, "cut": "kmeans", "threshold": 0.3, "components": 1,
-            "prompts": "boxes", "positives": 1, "negatives": 0, "target": target, "present": dice is not None,
-            "dice": dice, "score": score} | changes
+            "prompts": "boxes", "positives": 1, "negatives": 0, "image": image, "view": 0, "target": target,
+            "present": dice is not None, "dice": dice, "score": score} | changes
 
 
 def test_the_best_mean_over_targets_wins_and_the_first_of_equals() -> None:
     points = {"prompts": "points", "positives": 3, "negatives": 3}
-    rows = [row("disc", 0.80, 0.9), row("disc", 0.82, 0.7), row("cup", 0.20, 0.8), row("cup", None, 0.3),
+    more = points | {"components": 2}
+    rows = [row("disc", 0.80, 0.9), row("disc", 0.82, 0.7, "b"), row("cup", 0.20, 0.8), row("cup", None, 0.3, "b"),
             row(NONSENSE, None, 0.1), row(NONSENSE, None, 0.1, **points),
-            row("disc", 0.60, 0.9, **points), row("disc", 0.60, 0.7, **points), row("cup", 0.70, 0.8, **points),
-            row("cup", None, 0.3, **points),
-            row("disc", 0.61, 0.9, **points, components=2), row("cup", 0.70, 0.8, **points, components=2)]
+            row("disc", 0.60, 0.9, **points), row("disc", 0.60, 0.7, "b", **points), row("cup", 0.70, 0.8, **points),
+            row("cup", None, 0.3, "b", **points),
+            row("disc", 0.61, 0.9, **more), row("disc", 0.61, 0.9, "b", **more), row("cup", 0.70, 0.8, **more),
+            row("disc", 0.99, 0.9, layer=4), row("cup", 0.99, 0.9, layer=4)]  # not tried in all views
     chosen = choose(rows)
-    assert (chosen["prompts"], chosen["components"]) == ("points", 1)
+    assert (chosen["prompts"], chosen["components"], chosen["layer"]) == ("points", 1, 3)
     assert chosen["dice"] == {"disc": pytest.approx(0.6), "cup": pytest.approx(0.7)} and chosen["n_views"] == 4
     assert chosen["score"] == pytest.approx((0.8 + 0.2) / 2) and chosen["nonsense"] == [0.1]
     rows[3]["score"] = rows[9]["score"] = 1.0  # what is not there may score higher, but what is there is kept

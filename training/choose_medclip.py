@@ -71,7 +71,10 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for row in rows:
         if row["dice"] is not None:
             settings[tuple(row[k] for k in KEYS)][row["target"]].append(row["dice"])
-    means = {key: {t: float(np.mean(v)) for t, v in found.items()} for key, found in settings.items()}
+    # Rows of an earlier grid may be among them: a setting counts if it was tried in all views.
+    views = {(r["image"], r["target"], r["view"]) for r in rows if r["dice"] is not None}
+    means = {key: {t: float(np.mean(v)) for t, v in found.items()} for key, found in settings.items()
+             if sum(map(len, found.values())) == len(views)}
     overall = {key: float(np.mean(list(found.values()))) for key, found in means.items()}
     # Among settings as good as the best, the first: K-means, boxes and the paper's values come first.
     best = next(key for key, value in overall.items() if value >= max(overall.values()) - NEAR)

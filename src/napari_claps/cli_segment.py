@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                              "several times as long")
     parser.add_argument("--coverage", metavar="0.5..1", type=float,
                         help="also write inner.ome.tif (pixels that are sure) and outer.ome.tif (pixels that cannot be "
-                             "excluded) for this coverage, such as 0.9")
+                             "excluded) for this coverage, such as 0.8")
     parser.add_argument("--check-prompts", action="store_true",
                         help="also run the slice with most findings with other texts, and warn if its masks do not "
                              "depend on the text (prompt-check.png, prompt-check.csv)")

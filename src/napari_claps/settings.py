@@ -61,7 +61,7 @@ class Settings:
         if self.method not in METHODS:
             raise InputError(f"Unknown method {self.method!r}. Known are: {', '.join(METHODS)}.")
         if self.coverage is not None and not 0.5 <= self.coverage < 1:
-            raise InputError(f"coverage = {self.coverage} must be at least 0.5 and below 1; 0.9 is usual.")
+            raise InputError(f"coverage = {self.coverage} must be at least 0.5 and below 1; 0.8 and 0.9 are usual.")
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise InputError(f"score_threshold = {self.score_threshold} must lie between 0 and 1.")
         if self.batch_size < 1:
