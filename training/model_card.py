@@ -64,7 +64,7 @@ the training images; one rule was changed after a look at these (see *What limit
 
 {table}
 
-Made with `python -m training.evaluate --bundle {name} --split val --coverage 0.9 --out REPORT`.
+Made with `python -m training.evaluate --bundle {name} --split val{coverage} --out REPORT`.
 
 ## Present or absent
 
@@ -177,6 +177,7 @@ def write_card(bundle: str, report: Path, limits: Path, out: Path, comparison: P
         note=manifest.training.get("note", ""), n=facts["n_images"], modality=facts["modality_accuracy"],
         table=score_rows(facts["summary"]), presence=presence_text(facts.get("reliability", [])),
         bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), comparison=comparison_text(comparison),
+        coverage=f" --coverage {facts['coverage']:g}" if facts.get('coverage') else "",
         limits=limits.read_text(encoding="utf-8").strip(), data=DATA.strip())
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
