@@ -30,7 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks() -> None:
+    """The networks can be imported, also where a window was drawn before."""
+    from napari_claps._triton import hide_triton_from_torch
+
+    hide_triton_from_torch()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle with random weights that supports some targets in cfp and oct."""
     from tests.tiny_bundle import write_tiny_bundle
 
@@ -38,7 +46,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def official_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def official_sources(networks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small checkpoints in the official formats, and a BERT folder, by part."""
     from tests.official_checkpoints import write_official
 
