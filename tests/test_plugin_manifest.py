@@ -24,7 +24,7 @@ from napari_claps._layers import KEY, box_corners, box_features, box_style, mask
 from napari_claps._reader import get_reader
 from napari_claps._saved import read_masks
 from napari_claps._writer import write_boxes, write_masks, write_zarr_masks
-from napari_claps.cli_gui import _is_ours
+from napari_claps.cli_gui import _is_ours, _open
 from napari_claps.errors import InputError, OutputError
 from napari_claps.io.coco import read_detections
 from napari_claps.outputs import coco_detections
@@ -248,6 +248,17 @@ def test_the_gui_command_opens_every_picture(tmp_path, name, ours):
         viewer = ViewerModel()
         viewer.open(str(tmp_path / name), plugin="napari-claps" if ours else "napari")
         assert viewer.layers[0].data.shape[:2] == (20, 30)
+
+
+def test_the_gui_command_opens_a_folder_as_one_volume(tmp_path):
+    from PIL import Image
+
+    for number in (2, 10, 1):
+        Image.new("L", (30, 20), number).save(tmp_path / f"B{number}.png")
+    viewer = ViewerModel()
+    _open(viewer, tmp_path)
+    (layer,) = viewer.layers
+    assert layer.data.shape == (3, 20, 30) and layer.data[:, 0, 0].tolist() == [1, 2, 10]
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"images": ' + "[" * 100_000, '{"images": 3}', '{"images": [1]}'])

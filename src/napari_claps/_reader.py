@@ -33,10 +33,11 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         identify(file)
     except (ClapsError, OSError, ValueError):
         return None
-    return _open_image
+    return open_image
 
 
-def _open_image(path: str | Sequence[str]) -> list[LayerData]:
+def open_image(path: str | Sequence[str]) -> list[LayerData]:
+    """Open an image, a volume (also a folder of B-scans or DICOM files), or masks of ours as layers."""
     file = Path(str(path))
     if is_masks_file(file):
         return read_masks(file)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the ``gui`` command."""
     parser = subparsers.add_parser("gui", help="open napari with the Segment widget",
                                    description="Open napari with the Segment widget, and images in it.")
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="images to open")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="images to open; a folder is one volume")
     parser.set_defaults(run=run)
 
 
@@ -33,13 +37,25 @@ def run(arguments: argparse.Namespace) -> int:
     viewer = napari.Viewer()
     viewer.window.add_plugin_dock_widget("napari-claps", "Segment")
     for path in arguments.inputs:
-        # napari opens pictures itself; our reader is for what it would open without the spacing.
         try:
-            viewer.open(path, plugin="napari-claps" if _is_ours(path) else "napari")
+            _open(viewer, path)
         except Exception as error:  # one bad file shall not close the window
             report_error(error, text=f"{path}: {error}", debug=arguments.debug)
     napari.run()
     return 0
+
+
+def _open(viewer: ViewerModel, path: Path) -> None:
+    """Open a file, or a folder as one volume."""
+    if path.is_dir():  # not by the manifest: napari would ask all its users which reader they want for a folder
+        from napari.layers import Layer
+
+        from napari_claps._reader import open_image
+
+        for layer in open_image(str(path)):
+            viewer.add_layer(Layer.create(*layer))
+    else:  # napari opens pictures itself; our reader is for what it would open without the spacing
+        viewer.open(path, plugin="napari-claps" if _is_ours(path) else "napari")
 
 
 def _is_ours(path: Path) -> bool:
