@@ -27,6 +27,7 @@ from napari_claps.errors import InputError
 from napari_claps.models.segmenter import MaskPrediction
 from napari_claps.types import Modality
 from training.data import Record, segmentation_records
+from training.mask_loss import mask_loss
 from training.provenance import record_files
 from training.run import Run, load_checkpoint, load_config
 from training.sampler import ViewSampler, cache_record, synthetic_images
@@ -35,7 +36,7 @@ from training.selection import training_records
 from training.stage import run_stage
 from training.text_base import load_imagenet
 from training.tiles import fuse_tiles, targets_by_side
-from training.train_segmenter import AveragedModel, mask_loss
+from training.train_segmenter import AveragedModel
 
 TRUNK = "tf_efficientnet_lite0"
 WIDTHS = (32, 64, 96, 128)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from napari_claps.field import _Clock
+from napari_claps.models.bundle import load_bundle
+from napari_claps.models.manifest import Pair
+from napari_claps.prompters import make_prompter
+from napari_claps.types import Modality
 from napari_claps.views import plan_tiles
+from napari_claps.vocabulary import make_prompt
 from training.tiles import fuse_tiles
 
 
@@ -33,3 +40,20 @@ def test_masks_of_all_tiles_lie_on_the_same_grid(shape: tuple[int, int]) -> None
     whole = F.pad(whole, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
     expected = F.interpolate(F.avg_pool2d(whole, 2), shape, mode="bilinear", align_corners=False)[0, 0].numpy()
     np.testing.assert_allclose(fused[0], expected, atol=1e-4)
+
+
+def test_a_target_has_the_same_boxes_whatever_is_asked_with_it(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle, device="cpu")
+    prompter = make_prompter("claps", bundle)
+    views = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    names = ("drusen", "intraretinal_fluid", "subretinal_fluid")
+    prompts = {name: make_prompt(name, Modality.OCT) for name in names}
+
+    def boxes(*asked: str) -> dict[str, list[tuple[object, float]]]:
+        with torch.inference_mode():
+            (found,) = prompter.find(bundle.encode(views), [prompts[a] for a in asked],
+                                     [Pair(Modality.OCT, a, box_threshold=0.0) for a in asked], (64, 96))
+        return {a: [(b.corners, b.score) for b in found if asked[b.prompt] == a] for a in asked}
+
+    alone, together = boxes("drusen"), boxes("intraretinal_fluid", "drusen", "subretinal_fluid")
+    assert alone["drusen"] and alone["drusen"] == together["drusen"] and together["intraretinal_fluid"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.segmenter import MaskPrompts
+from napari_claps.models.segmenter import MaskPrompts, RetinalSam
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,29 @@ def test_prompts_of_all_kinds_share_a_batch(bundle: Bundle, views: torch.Tensor)
     assert torch.allclose(together.logits[:1], alone.logits, atol=1e-4)  # prompts do not see each other
 
 
+def test_each_text_has_weights_of_its_own(bundle: Bundle, views: torch.Tensor) -> None:
+    """They reach the mask without the transformer, and a prompt without a text gets none."""
+    encoder = bundle.segmenter.prompt_encoder
+    texts = bundle.clip_text(("retinal arteries in a colour fundus photograph",
+                              "retinal veins in a colour fundus photograph"))
+    nothing = torch.full_like(texts[:1], float("nan"))
+    weights = encoder.classify(MaskPrompts(view=torch.zeros(3, dtype=torch.long), text=torch.cat([texts, nothing])))
+    assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1]) and not weights[2].any()
+    assert encoder.classify(MaskPrompts(view=torch.zeros(1, dtype=torch.long))) is None
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+    prompts = MaskPrompts(view=torch.zeros(2, dtype=torch.long), text=texts)
+    with torch.inference_mode():
+        found = bundle.segmenter.predict_masks(maps, prompts).logits
+        plain = RetinalSam(bundle.clip, replace(bundle.segmenter.config, text_weights=False))
+        weights_without = bundle.segmenter.head_state_dict()
+        for name in ("weight", "bias"):
+            del weights_without[f"prompt_encoder.pixel_weights.{name}"]
+        plain.load_head_state_dict(weights_without)
+        without = plain.predict_masks(maps, prompts).logits
+    added = torch.einsum("pc,chw->phw", weights[:2, :-1], maps.pixels[0]) + weights[:2, -1, None, None]
+    assert torch.allclose(found, without + added, atol=1e-4)
+
+
 def test_another_box_changes_the_mask(bundle: Bundle, views: torch.Tensor) -> None:
     maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
     masks = [bundle.segmenter.predict_masks(maps, MaskPrompts(view=torch.zeros(1, dtype=torch.long),
@@ -66,8 +90,8 @@ def test_half_precision_does_not_move_the_prompts(bundle: Bundle, views: torch.T
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     predict = bundle.segmenter.mask_decoder.predict
-    monkeypatch.setattr(bundle.segmenter.mask_decoder, "predict", lambda maps, position, dense, tokens, view: (
-        seen.append((position, tokens)), predict(maps, position, dense, tokens, view))[1])
+    monkeypatch.setattr(bundle.segmenter.mask_decoder, "predict", lambda maps, position, dense, tokens, view, classes: (
+        seen.append((position, tokens, classes)), predict(maps, position, dense, tokens, view, classes))[1])
     prompts = MaskPrompts(view=torch.zeros(1, dtype=torch.long), boxes=torch.tensor([[10.3, 8.1, 41.7, 30.9]]),
                           text=bundle.clip_text(("drusen in an OCT B-scan",)))
     with torch.inference_mode():

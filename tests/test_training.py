@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from tests.training_data import CONFIG, write_clip, write_data
 from training.captions import caption, parse_labels
 from training.data import is_held_out, read_mask, segmentation_records
+from training.mask_loss import contrast_loss, mask_loss
 from training.pretrain_clip import contrastive_loss
 from training.run import load_checkpoint
-from training.train_segmenter import mask_loss, train
+from training.sampler import CachedImage, ViewBatch, ViewSampler
+from training.start import replace_start
+from training.train_segmenter import load_clip, train
 
 
 @pytest.fixture
@@ -38,11 +43,24 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_segmenter_learns_and_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+def test_segmenter_learns(data: Path, clip_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the same views again and again, so that the loss does not hang on which ones were drawn."""
+    draw, kept = ViewSampler.batch, []
+
+    def same(self: ViewSampler, size: int, rng: random.Random) -> ViewBatch:
+        kept.extend([draw(self, 4, rng)] if not kept else [])
+        return kept[0]
+
+    monkeypatch.setattr(ViewSampler, "batch", same)
+    train({**CONFIG, "steps": 8, "save_every": 8, "spatial_share": 0.0}, tmp_path / "a", clip_checkpoint)
+    rows = losses(tmp_path / "a")
+    assert np.mean(rows[-2:]) < 0.9 * np.mean(rows[:2])
+
+
+def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
     whole = {**CONFIG, "steps": 8, "save_every": 4}
     path = train(whole, tmp_path / "a", clip_checkpoint)
     rows = losses(tmp_path / "a")
-    assert np.mean(rows[-3:]) < np.mean(rows[:3])
     assert {"arch", "clip", "segmenter"} <= set(load_checkpoint(path))
     assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
 
@@ -81,6 +99,53 @@ def test_absent_targets_do_not_enter_the_dice_loss() -> None:
     both, alone = mask_loss(prediction, masks), mask_loss(
         MaskPrediction(prediction.logits[:1], prediction.iou[:1], prediction.presence[:1]), masks[:1])
     assert torch.allclose(both["dice"], alone["dice"])
+
+
+def test_contrast_asks_for_the_difference_between_targets_of_one_view() -> None:
+    """Two targets with the mask of both together are no better than chance; their own masks are right."""
+    masks = torch.zeros(3, 32, 32)
+    masks[0, :16, :16] = masks[1, 16:, 16:] = masks[2, :8] = 1
+    half = F.avg_pool2d(masks, 2)
+    same_view, apart = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])
+    both = torch.stack([half[0] + half[1], half[0] + half[1], half[2]]) * 12 - 6
+    right = half * 12 - 6
+    assert contrast_loss(both, masks, same_view).item() == pytest.approx(np.log(2))
+    assert contrast_loss(right, masks, same_view) < 0.01
+    wrong = right.clone()
+    wrong[:2] = right[:2].flip(0)
+    assert contrast_loss(wrong, masks, same_view) > 5
+    assert contrast_loss(wrong, masks, apart) == 0  # nothing to compare with
+    nested = torch.zeros(2, 32, 32)
+    nested[0, :24], nested[1, :8] = 1, 1
+    logits = (F.avg_pool2d(nested, 2) * 12 - 6).requires_grad_()
+    contrast_loss(logits, nested, torch.tensor([0, 0])).backward()
+    assert not logits.grad[:, :4].any()  # where both are true there is no choice
+    assert logits.grad[:, 4:12].all()
+
+
+def test_an_encoder_can_start_from_less(clip_checkpoint: Path) -> None:
+    clip, _ = load_clip(clip_checkpoint)
+    before = copy.deepcopy(clip.state_dict())
+
+    def changed() -> set[str]:
+        return {k.split(".")[2] for k, v in clip.state_dict().items() if not torch.equal(v, before[k])}
+
+    replace_start(clip, "stage")
+    assert not changed()
+    replace_start(clip, "random-text")
+    assert changed() == {"transformer"}
+    replace_start(clip, "random")
+    assert changed() == {"transformer", "trunk"}
+    with pytest.raises(InputError, match=r"start = 'zero' is unknown. Known are: stage, imagenet, random, random-text"):
+        replace_start(clip, "zero")
+
+
+def test_views_are_drawn_by_data_set_and_kind_of_target() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    images = [CachedImage("made", Modality.CFP, image, {}, (target,)) for target in ("optic_disc", "hard_exudate")]
+    sampler = ViewSampler(images, weights={"made": 1.0, "made.object": 0.0}, views={"en_face": (32, 32)}, oct_share=0.0)
+    batch = sampler.batch(20, random.Random(0))
+    assert {target for _, target in batch.prompts} == {"hard_exudate"}
 
 
 def test_unlisted_targets_are_unknown_and_missing_masks_absent(data: Path) -> None:

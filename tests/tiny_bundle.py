@@ -46,7 +46,8 @@ def write_tiny_bundle(folder: Path) -> Path:
     text = folder.parent / "tiny_text"
     write_text_folder(text)
     clip_config = ClipConfig(TRUNK, 16)
-    segmenter_config = SegmenterConfig(dim=32, widths=(8, 8, 16, 16, 16), heads=2, depth=1, mlp=32)
+    segmenter_config = SegmenterConfig(dim=32, widths=(8, 8, 16, 16, 16), heads=2, depth=1, mlp=32,
+                                       text_weights=True)
     detector_config = DetectorConfig(queries=6, encoder_layers=1, decoder_layers=1, feedforward=32)
     clip = RetinalClip(clip_config, text)
     segmenter = RetinalSam(clip, segmenter_config)

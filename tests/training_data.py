@@ -17,9 +17,11 @@ from training.run import save_atomically
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5,
-    "oct_share": 1.0, "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "save_every": 3, "weights": {},
+    "oct_share": 1.0, "synthetic": 2, "spatial_share": 0.5, "cross_weight": 2.0, "contrast_weight": 0.3,
+    "save_every": 3, "weights": {},
     "views": {"oct": [64, 96], "en_face": [64, 64]},
-    "segmenter": {"dim": 32, "widths": [8, 8, 16, 16, 16], "heads": 2, "depth": 1, "mlp": 32},
+    "segmenter": {"dim": 32, "widths": [8, 8, 16, 16, 16], "heads": 2, "depth": 1, "mlp": 32,
+                  "text_weights": True},
 }
 """A run of the segmenter that takes seconds."""
 

@@ -99,7 +99,8 @@ class ViewSampler:
     ----------
     images : sequence of CachedImage
     weights : mapping of data set to float
-        How often views of a data set are drawn, relative to each other.
+        How often views of a data set are drawn, relative to each other; ``"idrid.lesion"`` holds for those of its
+        images that are at the scale of such targets.
     views : mapping of group to (height, width)
         Size of the views of ``"oct"`` and ``"en_face"`` batches.
     oct_share : float
@@ -130,7 +131,7 @@ class ViewSampler:
         group = "oct" if rng.random() < self._oct_share else "en_face"
         pools = self._pools[group]
         keys = list(pools)
-        weights = [self._weights.get(dataset, 1.0) for dataset, _ in keys]
+        weights = [self._weight(dataset, targets[0]) for dataset, targets in keys]
         view = self._views[group]
         images, modalities, prompts, masks = [], [], [], []
         for index, key in enumerate(rng.choices(keys, weights, k=size)):
@@ -150,6 +151,10 @@ class ViewSampler:
                 masks.append(found.get(target, torch.zeros(view)))
         batch = augment_photometry(torch.stack(images), rng)
         return ViewBatch(batch, tuple(modalities), tuple(prompts), torch.stack(masks))
+
+    def _weight(self, dataset: str, target: str) -> float:
+        kind = TARGETS[target].kind
+        return self._weights.get(f"{dataset}.{kind}", self._weights.get(dataset, 1.0))
 
     def _choose(self, pool: list[CachedImage], rng: random.Random) -> tuple[CachedImage, str | None]:
         """Draw an image; in two of three cases one that shows a target drawn evenly, to balance rare ones."""

@@ -20,57 +20,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
-from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, RetinalSam, SegmenterConfig
-from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, TARGETS, TEMPLATES, Kind, class_text
+from napari_claps.models.segmenter import MaskPrompts, RetinalSam, SegmenterConfig
+from napari_claps.vocabulary import TARGETS, Kind
+from training.mask_loss import contrast_loss, mask_loss
 from training.provenance import record_files
 from training.run import Run, load_checkpoint, load_config
 from training.sampler import ABSURD, ViewBatch, ViewSampler, cache_record, synthetic_images
 from training.selection import training_records
 from training.stage import run_stage
-
-NONSENSE = (
-    "a red bicycle", "the letters of a newspaper", "purple trombone seventeen", "a slice of bread",
-    "quarterly tax report", "asdf qwer zxcv", "a dog on a beach", "an aeroplane wing", "seven green umbrellas",
-    "the keys of a piano",
-    "lorem ipsum dolor", "a kidney stone", "a broken rib", "rain on a window", "a city map", "a spoon and a fork",
-)
-"""Things that no retinal image shows: the mask of such a text is empty."""
-
-
-class TextBank:
-    """Embeddings of every wording of every class text, and of nonsense, from the frozen text encoder."""
-
-    def __init__(self, clip: RetinalClip) -> None:
-        self._texts: dict[tuple[Modality, str], Tensor] = {}
-        self._nonsense: dict[Modality, Tensor] = {}
-        with torch.no_grad():
-            for target in TARGETS.values():
-                for modality in target.modalities:
-                    texts = [class_text(target, modality, t) for t in TEMPLATES]
-                    self._texts[modality, target.id] = clip.encode_text(texts)
-            for modality, entry in MODALITIES.items():
-                self._nonsense[modality] = clip.encode_text([f"{words} in {entry.signature}" for words in NONSENSE])
-
-    def all(self) -> Tensor:
-        """Every wording of every target (N, D)."""
-        return torch.cat(list(self._texts.values()))
-
-    def draw(self, batch: ViewBatch, rng: random.Random) -> Tensor:
-        """One wording (P, D) per prompt; the first, used at inference, as often as all others together."""
-        rows = []
-        for view, target in batch.prompts:
-            if target == ABSURD:
-                rows.append(rng.choice(self._nonsense[batch.modalities[view]]))
-                continue
-            bank = self._texts[batch.modalities[view], target]
-            rows.append(bank[0 if rng.random() < 0.5 else rng.randrange(len(bank))])
-        return torch.stack(rows)
+from training.start import STARTS, replace_start
+from training.text_bank import TextBank
 
 
 def spatial_prompts(batch: ViewBatch, rng: random.Random,
@@ -123,27 +86,6 @@ def spatial_prompts(batch: ViewBatch, rng: random.Random,
     return (rows, torch.tensor(boxes, device=device).reshape(-1, 4),
             torch.tensor(points, device=device).reshape(-1, 1, 2),
             torch.tensor(labels, device=device).reshape(-1, 1), stacked)
-
-
-def mask_loss(prediction: MaskPrediction, masks: Tensor) -> dict[str, Tensor]:
-    """Losses of P predictions against masks (P, H, W) in [0, 1] at the view's resolution."""
-    truth = F.avg_pool2d(masks[:, None], 2)[:, 0]
-    logits = prediction.logits.float()
-    present = truth.flatten(1).amax(1) > 0.5
-    cross = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
-    p = logits.sigmoid()
-    overlap = (p * truth).sum((1, 2))
-    dice = 1 - (2 * overlap + 1) / (p.sum((1, 2)) + truth.sum((1, 2)) + 1)
-    with torch.no_grad():
-        hard, solid = p > 0.5, truth > 0.5
-        union = (hard | solid).sum((1, 2))
-        iou = torch.where(union > 0, (hard & solid).sum((1, 2)) / union.clamp(min=1), torch.ones_like(dice))
-    return {
-        "cross": cross.mean(),
-        "dice": dice[present].mean() if present.any() else logits.sum() * 0,
-        "presence": F.binary_cross_entropy_with_logits(prediction.presence.float(), present.float()),
-        "iou": F.mse_loss(prediction.iou.float(), iou),
-    }
 
 
 def freeze_encoder(clip: RetinalClip, blocks: int) -> None:
@@ -205,6 +147,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     clip, state = load_clip(init)
     if run.is_first:
         shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
+    replace_start(clip, config.get("start", STARTS[0]))
     seg_config = SegmenterConfig(**config.get("segmenter", {}))
     sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
     freeze_encoder(clip, config["frozen_blocks"])
@@ -253,8 +196,9 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         with run.autocast():
             prediction = predict(views, prompts)
         losses = mask_loss(prediction, torch.cat([batch.masks, objects]))
-        loss = (config["cross_weight"] * losses["cross"] + losses["dice"]
-                + 0.1 * losses["presence"] + 0.1 * losses["iou"])
+        losses["contrast"] = contrast_loss(prediction.logits[:count], batch.masks, index)
+        loss = (config["cross_weight"] * losses["cross"] + losses["dice"] + 0.1 * losses["presence"]
+                + 0.1 * losses["iou"] + config.get("contrast_weight", 0.0) * losses["contrast"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)

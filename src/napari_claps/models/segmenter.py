@@ -4,12 +4,14 @@ A U-Net decoder turns the trunk's features into a stride-16 embedding and
 stride-2 pixel features, once per view. SAM's two-way transformer updates the
 mask token of each prompt on the embedding; the mask is the token's
 hypernetwork times the pixel features, added to SAM's own low-resolution mask,
-which localises it. Another prompt costs only the transformer and two products.
+which localises it. The text also classifies the pixel features by itself, without
+the transformer: each text has weights of its own, as each class of a U-Net has,
+so that texts that are alike can part. Another prompt costs only the transformer
+and two products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,41 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_claps.models.clip import ImageFeatures, RetinalClip
+from napari_claps.models.pixel_decoder import PixelDecoder, PixelMaps, SegmenterConfig
 
 EMBEDDING_STRIDE = 16
 PIXEL_STRIDE = 2
-
-
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """Architecture of the mask head.
-
-    Parameters
-    ----------
-    dim : int
-        Width of embedding and tokens.
-    widths : tuple of int
-        Channels of the pixel decoder at strides 2, 4, 8, 16, 32.
-    text_tokens : int
-        Prompt tokens made of one text embedding.
-    heads, depth, mlp : int
-        Of SAM's two-way transformer.
-    """
-
-    dim: int = 128
-    widths: tuple[int, ...] = (32, 64, 96, 128, 128)
-    text_tokens: int = 2
-    heads: int = 4
-    depth: int = 2
-    mlp: int = 256
-
-
-@dataclass(frozen=True, eq=False)
-class PixelMaps:
-    """Output of the pixel decoder for a batch of views: (B, dim, H/16, W/16) and (B, p, H/2, W/2)."""
-
-    embedding: Tensor
-    pixels: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,51 +59,6 @@ class MaskPrediction:
     logits: Tensor
     iou: Tensor
     presence: Tensor
-
-
-class Block(nn.Sequential):
-    """Two 3x3 convolutions with group normalisation, which does not depend on the batch."""
-
-    def __init__(self, channels: int) -> None:
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(8, channels),
-                       nn.ReLU(inplace=True)]
-        super().__init__(*layers)
-
-
-class PixelDecoder(nn.Module):
-    """U-Net decoder over the five levels of the trunk.
-
-    Parameters
-    ----------
-    channels : sequence of int
-        Channels of the trunk at strides 2 to 32.
-    config : SegmenterConfig
-    """
-
-    def __init__(self, channels: Sequence[int], config: SegmenterConfig) -> None:
-        super().__init__()
-        widths = config.widths
-        # The finest level also sees the pixels themselves (2x2 of them as 12 channels): the trunk's stem blurs.
-        inputs = [channels[0] + 12, *channels[1:]]
-        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(inputs, widths, strict=True))
-        self.reduce = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
-        self.blocks = nn.ModuleList(Block(w) for w in widths)
-        self.neck = nn.Conv2d(widths[3], config.dim, 1)
-
-    def forward(self, features: ImageFeatures) -> PixelMaps:
-        """Run from coarse to fine."""
-        levels = list(features.levels)
-        levels[0] = torch.cat([levels[0], F.pixel_unshuffle(features.image, 2)], dim=1)
-        x = self.blocks[-1](self.lateral[-1](levels[-1]))
-        embedding = x
-        for i in range(len(levels) - 2, -1, -1):
-            up = F.interpolate(self.reduce[i](x), levels[i].shape[-2:], mode="bilinear", align_corners=False)
-            x = self.blocks[i](up + self.lateral[i](levels[i]))
-            if i == 3:
-                embedding = self.neck(x)
-        return PixelMaps(embedding, x)
 
 
 class SamImageEncoder(nn.Module):
@@ -170,6 +96,13 @@ class TextPromptEncoder(PromptEncoder):
         self.register_buffer("text_mean", torch.zeros(text_dim))
         self.register_buffer("text_std", torch.ones(text_dim))
         self.no_text = nn.Parameter(torch.zeros(config.text_tokens, config.dim))
+        self.pixel_weights: nn.Linear | None = None
+        if config.text_weights:
+            self.pixel_weights = nn.Linear(text_dim, config.widths[0] + 1)
+            # Small, so that a head that was trained without them starts nearly as it was; not zero, because equal
+            # weights would get equal gradients.
+            nn.init.normal_(self.pixel_weights.weight, std=0.1 / text_dim ** 0.5)
+            nn.init.zeros_(self.pixel_weights.bias)
 
     def fit_text(self, texts: Tensor) -> None:
         """Take mean and spread of the class texts' embeddings (N, D), by which every text is standardised."""
@@ -200,10 +133,20 @@ class TextPromptEncoder(PromptEncoder):
             tokens.append(absent)
         else:
             known = torch.isfinite(prompts.text).all(1)
-            standard = (torch.nan_to_num(prompts.text) - self.text_mean) / self.text_std
-            words = self.text_projection(standard).reshape(absent.shape)
+            words = self.text_projection(self._standard(prompts.text)).reshape(absent.shape)
             tokens.append(torch.where(known[:, None, None], words, absent))
         return torch.cat(tokens, dim=1)
+
+    def classify(self, prompts: MaskPrompts) -> Tensor | None:
+        """Weights (P, p + 1) of the texts for the pixel features and 1; zeros without a text, None without weights."""
+        if self.pixel_weights is None or prompts.text is None:
+            return None
+        known = torch.isfinite(prompts.text).all(1, keepdim=True)
+        return torch.where(known, self.pixel_weights(self._standard(prompts.text)), 0.0)
+
+    def _standard(self, texts: Tensor) -> Tensor:
+        """Texts (P, D) with the mean and spread of the class texts taken out; NaN becomes the mean."""
+        return (torch.where(torch.isfinite(texts), texts, self.text_mean) - self.text_mean) / self.text_std
 
 
 class TextMaskDecoder(MaskDecoder):
@@ -218,7 +161,8 @@ class TextMaskDecoder(MaskDecoder):
         self.pixel_hypernetwork = MLP(config.dim, config.dim, config.widths[0] + 1, 3)
         self.presence_head = MLP(config.dim, config.dim, 1, 2)
 
-    def predict(self, maps: PixelMaps, position: Tensor, dense: Tensor, tokens: Tensor, view: Tensor) -> MaskPrediction:
+    def predict(self, maps: PixelMaps, position: Tensor, dense: Tensor, tokens: Tensor, view: Tensor,
+                classes: Tensor | None = None) -> MaskPrediction:
         """Predict one mask per prompt.
 
         Parameters
@@ -233,6 +177,8 @@ class TextMaskDecoder(MaskDecoder):
             (P, N, dim) prompt tokens.
         view : Tensor
             (P,) view of each prompt.
+        classes : Tensor, optional
+            (P, p + 1) weights of the texts for the pixel features and 1.
         """
         count = len(tokens)
         # The text also enters the output tokens themselves: the shortest way from the words to the mask.
@@ -247,6 +193,8 @@ class TextMaskDecoder(MaskDecoder):
         size = maps.pixels.shape[-2:]
         coarse = F.interpolate(coarse[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         weights = self.pixel_hypernetwork(mask_token)
+        if classes is not None:
+            weights = weights + classes
         fine = torch.empty_like(coarse)
         for i in view.unique().tolist():
             mine = view == i
@@ -277,8 +225,9 @@ class RetinalSam(Sam):
         with torch.autocast(maps.pixels.device.type, enabled=False):  # half precision would move a box by pixels
             tokens = encoder.encode(prompts, (height * PIXEL_STRIDE, width * PIXEL_STRIDE))
             position = encoder.pe_layer(tuple(maps.embedding.shape[-2:]))[None]
+            classes = encoder.classify(prompts)
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return self.mask_decoder.predict(maps, position, dense, tokens, prompts.view)
+        return self.mask_decoder.predict(maps, position, dense, tokens, prompts.view, classes)
 
     def head_state_dict(self) -> dict[str, Tensor]:
         """Weights without the shared encoder."""

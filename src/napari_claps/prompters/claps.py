@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
+from napari_claps.models.detector import RetinalDetector
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters import ViewBox
-from napari_claps.types import Prompt
+from napari_claps.types import Modality, Prompt
+from napari_claps.vocabulary import Kind, class_text, targets_of
+
+NEVER = 2.0
+"""A threshold that no score reaches."""
 
 
 class ClapsPrompter:
@@ -27,10 +32,21 @@ class ClapsPrompter:
         detector = self._bundle.detector
         if detector is None:
             return [[] for _ in features.views]
-        text = self._bundle.detector_text(tuple(p.text for p in prompts))
-        found = detector.find_boxes(features, text, threshold=[p.box_threshold for p in pairs])
+        asked = [p.text for p in prompts]
+        # The detector reads all texts at once, and a score depends a little on the others. Ours always gets the same
+        # ones, so that a target has the same boxes whatever is asked with it; official ones pay for every text.
+        texts = compact_texts(pairs[0].modality) if isinstance(detector, RetinalDetector) else []
+        texts = list(dict.fromkeys([*texts, *asked]))
+        owners = [[i for i, own in enumerate(asked) if own == text] for text in texts]
+        lowest = [min((pairs[i].box_threshold for i in group), default=NEVER) for group in owners]
+        found = detector.find_boxes(features, self._bundle.detector_text(tuple(texts)), threshold=lowest)
         return [
-            [ViewBox((x0, y0, x1, y1), index, score) for (x0, y0, x1, y1), index, score in
-             zip(d.boxes.tolist(), d.text.tolist(), d.scores.tolist(), strict=True)]
+            [ViewBox((x0, y0, x1, y1), owner, score) for (x0, y0, x1, y1), index, score in
+             zip(d.boxes.tolist(), d.text.tolist(), d.scores.tolist(), strict=True) for owner in owners[index]]
             for d in found
         ]
+
+
+def compact_texts(modality: Modality) -> list[str]:
+    """Class texts of all targets of a modality that boxes can surround."""
+    return [class_text(t, modality) for t in targets_of(modality) if t.kind in (Kind.OBJECT, Kind.LESION)]
