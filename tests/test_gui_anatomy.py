@@ -72,7 +72,7 @@ def test_two_discs_in_a_photograph(make_widget, qtbot, pipeline):
     camera = getattr(viewer, "scene", viewer).camera
     assert np.allclose(layer.world_to_data(camera.center[-2:]), [44.5, 56.5]), "the middle of the second disc"
     assert listed.status.text() == "1 of 1: optic disc, object 2, an eye has one optic disc, this is another"
-    assert widget.form.status.text().endswith("anatomy: optic_disc in slice 0: an eye has one optic disc, this is "
+    assert widget.form.status.text().endswith("anatomy: optic_disc: an eye has one optic disc, this is "
                                               "another (listed, nothing was changed)")
     assert widget.form.doubts_button.isVisibleTo(widget) and widget.form.doubts_button.text() == "1 doubtful place…"
     (known,) = json.loads(json.dumps(layer.metadata[KEY]))["violations"]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,18 +17,20 @@ import tifffile
 pytest.importorskip("napari")
 
 from napari.components import ViewerModel
-from napari.layers import Labels, Layer, Shapes
+from napari.layers import Image, Labels, Layer, Shapes
 from npe2 import PluginManager, PluginManifest
 
 import napari_claps
 from napari_claps._layers import KEY, box_corners, box_features, box_style, mask_colormap
 from napari_claps._reader import get_reader
-from napari_claps._saved import read_masks
+from napari_claps._saved import read_channels
 from napari_claps._writer import write_boxes, write_masks, write_zarr_masks
 from napari_claps.cli_gui import _is_ours, _open
 from napari_claps.errors import InputError, OutputError
 from napari_claps.io.coco import read_detections
 from napari_claps.outputs import coco_detections
+from napari_claps.outputs.uncertainty import UncertaintyWriter
+from napari_claps.settings import Settings
 from napari_claps.types import Box, BoxSource, RetinalImage
 
 MANIFEST = Path(napari_claps.__file__).with_name("napari.yaml")
@@ -305,6 +308,19 @@ def test_layers_of_different_scale_do_not_share_a_file(tmp_path):
     assert all(layer.scale == pytest.approx(PLACE["scale"]) for layer in reopened(tmp_path / "m.ome.tif"))
 
 
+def test_uncertainty_of_a_result_opens_as_the_run_shows_it(tmp_path):
+    image = RetinalImage(np.zeros((2, 16, 20), np.uint8), spacing=(0.24, 0.004, 0.012))
+    writer = UncertaintyWriter(image, ["drusen", "optic_disc"], Settings(uncertainty=True))
+    values = np.full((16, 20), 0.25, np.float32)
+    writer.add(SimpleNamespace(index=1, uncertainty={"drusen": values, "optic_disc": values * 2}, inner={}, outer={}))
+    writer.write(tmp_path)
+    layers = reopened(tmp_path / "uncertainty.ome.tif")
+    assert [layer.name for layer in layers] == ["uncertainty drusen", "uncertainty optic disc"]
+    assert all(isinstance(layer, Image) and layer.contrast_limits == [0, 1] for layer in layers)
+    assert layers[0].scale == pytest.approx((0.24, 0.004, 0.012)) and np.isnan(layers[0].data[0]).all()
+    assert layers[1].data[1] == pytest.approx(0.5)
+
+
 def test_masks_that_claim_too_much_are_refused(tmp_path):
     path = tmp_path / "m.ome.tif"
     tifffile.imwrite(path, np.zeros((1, 2, 64, 64), np.uint16), photometric="minisblack", compression="zlib",
@@ -315,4 +331,4 @@ def test_masks_that_claim_too_much_are_refused(tmp_path):
             page.tags["ImageLength"].overwrite(2**20)
             page.tags["RowsPerStrip"].overwrite(2**20)
     with pytest.raises(InputError, match="m.ome.tif"):
-        read_masks(path)
+        read_channels(path)

@@ -18,7 +18,7 @@ from napari_claps.errors import InputError
 
 LICENCE = "CC BY-NC 4.0, research use only"
 NOTICE = ("Research use only, not for clinical decisions. Trained on public research data sets, some of which "
-          "allow research use only; see docs/model-card.md for their terms.")
+          "allow research use only; see the model card (docs/model-card.md in the source) for their terms.")
 MAX_BYTES = 60_000_000
 MIN_DICE = 0.3
 """Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_claps._layers import image_layer_data
-from napari_claps._saved import is_boxes_file, is_masks_file, read_boxes, read_masks
+from napari_claps._saved import is_boxes_file, is_channels_file, read_boxes, read_channels
 from napari_claps.errors import ClapsError
 from napari_claps.io import identify, read
 from napari_claps.io.formats import suffix_of
@@ -37,10 +37,10 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def open_image(path: str | Sequence[str]) -> list[LayerData]:
-    """Open an image, a volume (also a folder of B-scans or DICOM files), or masks of ours as layers."""
+    """Open an image, a volume (also a folder of B-scans or DICOM files), or masks and uncertainty of ours as layers."""
     file = Path(str(path))
-    if is_masks_file(file):
-        return read_masks(file)
+    if is_channels_file(file):
+        return read_channels(file)
     image = read(file)
     # The stem names the layer; for vendor files it may be the patient's, so layers alone know it, no output does.
     name = file.name[: -len(suffix_of(file) or file.suffix) or None]

@@ -1,4 +1,4 @@
-"""Masks and boxes that this program wrote, as napari layers again."""
+"""Masks, uncertainty and boxes that this program wrote, as napari layers again."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ from napari_claps.vocabulary import TARGETS
 LayerData = tuple[Any, dict[str, Any], str]
 
 
-def is_masks_file(path: Path) -> bool:
-    """Whether `path` is a TIFF whose channels are masks: written by this program, or named like our targets."""
+def is_channels_file(path: Path) -> bool:
+    """Whether `path` is a TIFF with a channel for each target.
+
+    That is masks, written by this program or named like our targets, or the uncertainty that it wrote.
+    """
     try:
         with tifffile.TiffFile(path, _multifile=False) as tif:
-            if not tif.is_ome or tif.series[0].dtype.kind != "u":
-                return False
-            names = channel_names(tif.ome_metadata)
+            kind = tif.series[0].dtype.kind if tif.is_ome else ""
             ours = str(tif.pages.first.software).startswith("napari-claps")
+            names = channel_names(tif.ome_metadata) if kind else []
     except Exception:  # not a TIFF, or a damaged one: the image reader says what is wrong
         return False
-    return bool(names) and (ours or all(name in TARGETS for name in names))
+    return bool(names) and ((ours and kind in "uf") or (kind == "u" and all(name in TARGETS for name in names)))
 
 
-def read_masks(path: Path) -> list[LayerData]:
-    """Read a masks file as one Labels layer per target.
+def read_channels(path: Path) -> list[LayerData]:
+    """Read such a file: masks as one Labels layer per target, numbers as one Image layer per target.
 
     Raises
     ------
@@ -70,6 +72,8 @@ def read_masks(path: Path) -> list[LayerData]:
         masks = masks[:, 0]
     ndim = masks.ndim - 1
     place = _placed([sizes.get(axis) for axis in "ZYX"[-ndim:]])
+    if masks.dtype.kind == "f":
+        return [_uncertainty(name, values, place) for name, values in zip(names, masks, strict=True)]
     layers: list[LayerData] = []
     for name, mask in zip(names, masks, strict=True):
         metadata = {KEY: {"content": "masks", "label": name}}
@@ -77,6 +81,12 @@ def read_masks(path: Path) -> list[LayerData]:
                    "features": mask_features(name, mask), "metadata": metadata, **place}
         layers.append((mask, options, "labels"))
     return layers
+
+
+def _uncertainty(name: str, values: np.ndarray, place: dict[str, Any]) -> LayerData:
+    """Entropy in bits, shown as the run itself shows it."""
+    return values, {"name": f"uncertainty {shown_name(name)}", "contrast_limits": (0, 1), "colormap": "inferno",
+                    "blending": "additive", **place}, "image"
 
 
 def is_boxes_file(path: Path) -> bool:

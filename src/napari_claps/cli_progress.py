@@ -92,5 +92,7 @@ def _anatomy(outcome: Outcome) -> str:
         return ""
     first, n = outcome.violations[0], len(outcome.violations)
     more = f", and {n - 1} more" if n > 1 else ""
-    return (f"\n  anatomy: {first.label} in slice {first.slice_index}: {first.reason}{more} "
+    is_volume = outcome.table is not None and outcome.table["slice"].nunique() > 1
+    where = f" in slice {first.slice_index}" if is_volume else ""
+    return (f"\n  anatomy: {first.label}{where}: {first.reason}{more} "
             f"(listed in anatomy.csv, nothing was changed)")

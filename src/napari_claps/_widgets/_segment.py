@@ -165,7 +165,7 @@ class SegmentWidget(QWidget):
             if label in results.objects:
                 where = f"{_count(results.objects[label], 'object')} {where}"
             lines.append(f"{label}: {where if n_slices else 'absent'}")
-        lines += [_anatomy(results.violations)] if results.violations else []
+        lines += [_anatomy(results.violations, results.n_slices)] if results.violations else []
         self.form.say("\n".join(lines))
 
     def _fail(self, error: Exception) -> None:
@@ -199,9 +199,10 @@ class SegmentWidget(QWidget):
         }
 
 
-def _anatomy(violations: list[dict[str, Any]]) -> str:
+def _anatomy(violations: list[dict[str, Any]], n_slices: int) -> str:
     first, more = violations[0], len(violations) - 1
-    return (f"anatomy: {first['label']} in slice {first['slice_index']}: {first['reason']}"
+    where = f" in slice {first['slice_index']}" if n_slices > 1 else ""
+    return (f"anatomy: {first['label']}{where}: {first['reason']}"
             f"{f', and {more} more' if more else ''} (listed, nothing was changed)")
 
 
