@@ -38,10 +38,10 @@ DATA = """\
 
 COMPARISON = """\
 Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
-one per modality, on the trunk that the bundle had after its own training, which favours them, then trained on the same data
-for 70 to 340 steps of 8 views: far less than the mask head had (4,000 steps over all modalities). They have no presence and never
-answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net with one output
-per target can be better than nothing: texts that are alike are no trouble for it. **True boxes**: the mask head of the
+one per modality, on the trunk of bundle 0.2, which had been trained on the same data for these targets and favours them, then trained
+for 70 to 340 steps of 8 views: far less than the mask head had (6,000 steps over all modalities). They have no presence and never
+answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
+than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
 (`benchmarks/sam_boxes.py`). **Sources left out**: trainings of 160 steps from the trunk of stage 1, alike but for one source
 (`benchmarks/configs/vessels*.toml`), for what it costs not to have seen a source."""

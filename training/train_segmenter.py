@@ -140,6 +140,13 @@ def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
     sam.load_head_state_dict({**own, **fitting})
 
 
+def keep_words(sam: RetinalSam) -> None:
+    """Leave only what stands for a missing text to be learnt, so that no mask of a text changes."""
+    sam.requires_grad_(False)
+    for name, parameter in sam.prompt_encoder.named_parameters():
+        parameter.requires_grad_(name.startswith("no_text"))
+
+
 def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
     """Run the stage; returns the checkpoint written."""
     run = Run(out, config)
@@ -155,6 +162,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
         warm_start(sam, warm)
+    if config.get("only_wordless", False):
+        keep_words(sam)
     records = training_records(config)
     run.record_data(record_files(records))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
@@ -164,7 +173,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
 
     tuned = [p for p in clip.parameters() if p.requires_grad]
     tuned_ids = {id(p) for p in clip.parameters()}
-    new = [p for p in sam.parameters() if id(p) not in tuned_ids]
+    new = [p for p in sam.parameters() if id(p) not in tuned_ids and p.requires_grad]
     optimizer = torch.optim.AdamW([{"params": tuned, "lr": config["lr"] * config["trunk_rate"]},
                                    {"params": new, "lr": config["lr"]}], weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -185,7 +194,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         # One batch of prompts: the texts alone, then those with a box or point, half of them without their text.
         count = len(index)
         extra_text = text[rows].clone()
-        extra_text[torch.rand(len(rows)) < 0.5] = float("nan")
+        extra_text[torch.rand(len(rows)) < config.get("wordless_share", 0.5)] = float("nan")
         nan_boxes = torch.full((count, 4), float("nan"), device=run.device)
         prompts = MaskPrompts(
             view=torch.cat([index, index[rows]]), text=torch.cat([text, extra_text]),

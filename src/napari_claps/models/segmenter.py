@@ -103,6 +103,7 @@ class TextPromptEncoder(PromptEncoder):
             # weights would get equal gradients.
             nn.init.normal_(self.pixel_weights.weight, std=0.1 / text_dim ** 0.5)
             nn.init.zeros_(self.pixel_weights.bias)
+            self.no_text_weights = nn.Parameter(torch.zeros(config.widths[0] + 1))
 
     def fit_text(self, texts: Tensor) -> None:
         """Take mean and spread of the class texts' embeddings (N, D), by which every text is standardised."""
@@ -138,11 +139,13 @@ class TextPromptEncoder(PromptEncoder):
         return torch.cat(tokens, dim=1)
 
     def classify(self, prompts: MaskPrompts) -> Tensor | None:
-        """Weights (P, p + 1) of the texts for the pixel features and 1; zeros without a text, None without weights."""
-        if self.pixel_weights is None or prompts.text is None:
+        """Weights (P, p + 1) of the texts for the pixel features and 1; a learned *no text* where there is none."""
+        if self.pixel_weights is None:
             return None
+        if prompts.text is None:
+            return self.no_text_weights.expand(len(prompts.view), -1)
         known = torch.isfinite(prompts.text).all(1, keepdim=True)
-        return torch.where(known, self.pixel_weights(self._standard(prompts.text)), 0.0)
+        return torch.where(known, self.pixel_weights(self._standard(prompts.text)), self.no_text_weights)
 
     def _standard(self, texts: Tensor) -> Tensor:
         """Texts (P, D) with the mean and spread of the class texts taken out; NaN becomes the mean."""
