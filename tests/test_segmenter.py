@@ -50,22 +50,23 @@ def test_prompts_of_all_kinds_share_a_batch(bundle: Bundle, views: torch.Tensor)
 
 
 def test_each_text_has_weights_of_its_own(bundle: Bundle, views: torch.Tensor) -> None:
-    """They reach the mask without the transformer, and a prompt without a text gets none."""
+    """They reach the mask without the transformer; all prompts without a text share theirs."""
     encoder = bundle.segmenter.prompt_encoder
     texts = bundle.clip_text(("retinal arteries in a colour fundus photograph",
                               "retinal veins in a colour fundus photograph"))
     nothing = torch.full_like(texts[:1], float("nan"))
     weights = encoder.classify(MaskPrompts(view=torch.zeros(3, dtype=torch.long), text=torch.cat([texts, nothing])))
-    assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1]) and not weights[2].any()
-    assert encoder.classify(MaskPrompts(view=torch.zeros(1, dtype=torch.long))) is None
+    assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1])
+    wordless = encoder.classify(MaskPrompts(view=torch.zeros(1, dtype=torch.long)))
+    assert torch.equal(wordless[0], encoder.no_text_weights) and torch.equal(weights[2], encoder.no_text_weights)
     maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
     prompts = MaskPrompts(view=torch.zeros(2, dtype=torch.long), text=texts)
     with torch.inference_mode():
         found = bundle.segmenter.predict_masks(maps, prompts).logits
         plain = RetinalSam(bundle.clip, replace(bundle.segmenter.config, text_weights=False))
         weights_without = bundle.segmenter.head_state_dict()
-        for name in ("weight", "bias"):
-            del weights_without[f"prompt_encoder.pixel_weights.{name}"]
+        for name in ("pixel_weights.weight", "pixel_weights.bias", "no_text_weights"):
+            del weights_without[f"prompt_encoder.{name}"]
         plain.load_head_state_dict(weights_without)
         without = plain.predict_masks(maps, prompts).logits
     added = torch.einsum("pc,chw->phw", weights[:2, :-1], maps.pixels[0]) + weights[:2, -1, None, None]

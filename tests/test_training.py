@@ -57,6 +57,16 @@ def test_segmenter_learns(data: Path, clip_checkpoint: Path, tmp_path: Path, mon
     assert np.mean(rows[-2:]) < 0.9 * np.mean(rows[:2])
 
 
+def test_what_stands_for_a_missing_text_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+    first = load_checkpoint(train({**CONFIG, "steps": 1}, tmp_path / "a", clip_checkpoint))
+    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only_wordless": True, "wordless_share": 1.0,
+             "spatial_share": 1.0}
+    then = load_checkpoint(train(alone, tmp_path / "b", tmp_path / "a" / "final.pt", tmp_path / "a" / "final.pt"))
+    changed = {k for k, v in then["segmenter"].items() if not torch.allclose(v, first["segmenter"][k], atol=1e-6)}
+    assert changed == {"prompt_encoder.no_text", "prompt_encoder.no_text_weights"}
+    assert all(torch.equal(v, first["clip"][k]) for k, v in then["clip"].items())
+
+
 def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
     whole = {**CONFIG, "steps": 8, "save_every": 4}
     path = train(whole, tmp_path / "a", clip_checkpoint)
