@@ -30,7 +30,7 @@ def data(tmp_path, monkeypatch):
 def write_config(path, **values):
     config = {**CONFIG, **values}
     lines = [f"{k} = {json.dumps(v)}" for k, v in config.items() if not isinstance(v, dict)]
-    lines += [f"[{k}]\n" + "\n".join(f"{a} = {b}" for a, b in v.items()) for k, v in config.items()
+    lines += [f"[{k}]\n" + "\n".join(f"{a} = {json.dumps(b)}" for a, b in v.items()) for k, v in config.items()
               if isinstance(v, dict)]
     path.write_text("\n".join(lines))
     return path

@@ -13,7 +13,7 @@ def rows(**by_text: float) -> list[dict]:
 def test_a_text_that_changes_nothing_is_dropped_and_the_others_stay() -> None:
     gains = told_apart({
         "vessel": rows(vessel=0.80, artery=0.78, vein=0.79), "artery": rows(vessel=0.52, artery=0.53, vein=0.52),
-        "vein": rows(vessel=0.55, artery=0.55, vein=0.57),
+        "vein": rows(vessel=0.55, artery=0.55, vein=0.56),
     })
     assert set(gains) == {"vessel"} and gains["vessel"] is None  # alone at its scale: nothing to compare with
 

@@ -102,7 +102,7 @@ def test_a_pack_trains_alone_and_its_weights_come_back(data, tmp_path) -> None:
     code = tmp_path / "pack" / "code"
     assert not list(code.rglob("bundles")) and not list(code.rglob("__pycache__"))
     lines = [f"{k} = {str(v).lower()}" for k, v in CONFIG.items() if not isinstance(v, dict)]
-    lines += [f"[{k}]\n" + "\n".join(f"{a} = {b}" for a, b in v.items()) for k, v in CONFIG.items()
+    lines += [f"[{k}]\n" + "\n".join(f"{a} = {str(b).lower()}" for a, b in v.items()) for k, v in CONFIG.items()
               if isinstance(v, dict)]
     (tmp_path / "tiny.toml").write_text("\n".join(lines))
     environment = {k: v for k, v in os.environ.items() if k != "CLAPS_DATA"} | {

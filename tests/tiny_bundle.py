@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -50,8 +50,10 @@ def write_tiny_bundle(folder: Path) -> Path:
                                        text_weights=True)
     detector_config = DetectorConfig(queries=6, encoder_layers=1, decoder_layers=1, feedforward=32)
     clip = RetinalClip(clip_config, text)
-    segmenter = RetinalSam(clip, segmenter_config)
+    plain = RetinalSam(clip, replace(segmenter_config, text_weights=False))
     detector = RetinalDetector(detector_config, clip.text_transformer, clip.tokenizer)
+    segmenter = RetinalSam(clip, segmenter_config)  # its own weights are drawn last: what all others are stays the same
+    segmenter.load_head_state_dict({**segmenter.head_state_dict(), **plain.head_state_dict()})
     save_bundle_weights(folder, clip, segmenter, detector)
     write_manifest(
         folder, name="tiny", version="0.0.1", licence="none", notice="Random weights for tests.",
