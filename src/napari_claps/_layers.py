@@ -36,6 +36,9 @@ _SHADES = ((1.0, 0.72), (0.6, 1.0), (0.85, 0.85), (0.5, 0.8))
 SPATIAL = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 """What places a layer in the world; these names are attributes, and arguments of all layers."""
 
+UNCERTAINTY_STYLE: dict[str, Any] = {"contrast_limits": (0, 1), "colormap": "inferno", "blending": "additive"}
+"""How entropy in bits per pixel is shown, during a run and from a file."""
+
 
 def spatial_metadata(layer: Layer) -> dict[str, Any]:
     """Everything that places `layer` in the world, as keyword arguments of a layer of the same axes."""

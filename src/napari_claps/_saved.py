@@ -13,6 +13,7 @@ import tifffile
 from napari_claps._layers import (
     KEY,
     SPATIAL,
+    UNCERTAINTY_STYLE,
     box_colours,
     box_corners,
     box_features,
@@ -73,7 +74,8 @@ def read_channels(path: Path) -> list[LayerData]:
     ndim = masks.ndim - 1
     place = _placed([sizes.get(axis) for axis in "ZYX"[-ndim:]])
     if masks.dtype.kind == "f":
-        return [_uncertainty(name, values, place) for name, values in zip(names, masks, strict=True)]
+        return [(values, {"name": f"uncertainty {shown_name(name)}", **UNCERTAINTY_STYLE, **place}, "image")
+                for name, values in zip(names, masks, strict=True)]
     layers: list[LayerData] = []
     for name, mask in zip(names, masks, strict=True):
         metadata = {KEY: {"content": "masks", "label": name}}
@@ -81,12 +83,6 @@ def read_channels(path: Path) -> list[LayerData]:
                    "features": mask_features(name, mask), "metadata": metadata, **place}
         layers.append((mask, options, "labels"))
     return layers
-
-
-def _uncertainty(name: str, values: np.ndarray, place: dict[str, Any]) -> LayerData:
-    """Entropy in bits, shown as the run itself shows it."""
-    return values, {"name": f"uncertainty {shown_name(name)}", "contrast_limits": (0, 1), "colormap": "inferno",
-                    "blending": "additive", **place}, "image"
 
 
 def is_boxes_file(path: Path) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
-from napari_claps._layers import mask_colormap, target_colour
+from napari_claps._layers import UNCERTAINTY_STYLE, mask_colormap, target_colour
 from napari_claps.appearance import shown_name
 
 WHITE = {"outer": 0.0, "inner": 0.7}
@@ -53,4 +53,4 @@ def uncertainty_layer(label: str, shape: tuple[int, ...], *, suffix: str, **opti
     Half precision is finer than any estimate of it, and no larger than the masks.
     """
     return Image(np.full(shape, np.nan, np.float16), name=f"uncertainty {shown_name(label)}{suffix}",
-                 contrast_limits=(0, 1), colormap="inferno", blending="additive", **options)
+                 **UNCERTAINTY_STYLE, **options)
