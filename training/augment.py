@@ -9,32 +9,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def augment_photometry(views: Tensor, rng: random.Random) -> Tensor:
+def augment_photometry(views: Tensor, rng: random.Random, strength: float = 1.0) -> Tensor:
     """Vary colour, contrast, gamma, sharpness and noise, a little differently for each view.
 
     Parameters
     ----------
     views : Tensor
         (B, 3, H, W) in [0, 1].
+    rng : random.Random
+    strength : float
+        Factor on how much and how often the views are changed.
     """
     out = []
     for view in views:
         grey = bool((view[0] == view[1]).all() and (view[1] == view[2]).all())
-        view = view.clamp(min=1e-4) ** (2.0 ** rng.uniform(-0.6, 0.6))
+        view = view.clamp(min=1e-4) ** (2.0 ** (strength * rng.uniform(-0.6, 0.6)))
         mean = view.mean()
-        view = (view - mean) * (2.0 ** rng.uniform(-0.45, 0.45)) + mean + rng.uniform(-0.1, 0.1)
+        view = (view - mean) * (2.0 ** (strength * rng.uniform(-0.45, 0.45))) + mean + strength * rng.uniform(-0.1, 0.1)
         if not grey and rng.random() < 0.7:
-            view = view * torch.tensor([rng.uniform(0.8, 1.2) for _ in range(3)], device=view.device).view(3, 1, 1)
-        if not grey and rng.random() < 0.15:
+            tint = [1 + strength * rng.uniform(-0.2, 0.2) for _ in range(3)]
+            view = view * torch.tensor(tint, device=view.device).view(3, 1, 1)
+        if not grey and rng.random() < 0.15 * strength:
             view = view[1:2].expand(3, -1, -1)
-        if rng.random() < 0.25:
+        if rng.random() < 0.25 * strength:
             view = _blur(view, rng.uniform(0.4, 1.3))
-        if grey and rng.random() < 0.4:  # speckle is multiplicative
+        if grey and rng.random() < 0.4 * strength:  # speckle is multiplicative
             noise = torch.randn(1, *view.shape[1:], device=view.device)
             if rng.random() < 0.5:
                 noise = _blur(noise, 0.7) * 2
             view = view * (1 + rng.uniform(0.02, 0.2) * noise)
-        elif rng.random() < 0.3:
+        elif rng.random() < 0.3 * strength:
             view = view + rng.uniform(0.005, 0.04) * torch.randn_like(view)
         out.append(view.clamp(0, 1))
     return torch.stack(out)

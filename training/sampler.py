@@ -109,11 +109,13 @@ class ViewSampler:
         Prompts per view.
     absurd_share : float
         How often a view is also asked for something that no retinal image shows.
+    augmentation : float
+        Factor on the changes of size and photometry; turning and mirroring stay.
     """
 
     def __init__(self, images: Sequence[CachedImage], *, weights: dict[str, float],
                  views: dict[str, tuple[int, int]], oct_share: float, max_prompts: int = 4,
-                 absurd_share: float = 0.0) -> None:
+                 absurd_share: float = 0.0, augmentation: float = 1.0) -> None:
         self._pools: dict[str, dict[tuple[str, tuple[str, ...]], list[CachedImage]]] = {"oct": {}, "en_face": {}}
         for image in images:
             group = "oct" if image.modality is Modality.OCT else "en_face"
@@ -125,6 +127,7 @@ class ViewSampler:
             self._oct_share = 1.0
         self._max_prompts = max_prompts
         self._absurd_share = absurd_share
+        self._augmentation = augmentation
 
     def batch(self, size: int, rng: random.Random) -> ViewBatch:
         """Draw `size` views of one group."""
@@ -149,7 +152,7 @@ class ViewSampler:
             for target in chosen:
                 prompts.append((index, target))
                 masks.append(found.get(target, torch.zeros(view)))
-        batch = augment_photometry(torch.stack(images), rng)
+        batch = augment_photometry(torch.stack(images), rng, self._augmentation)
         return ViewBatch(batch, tuple(modalities), tuple(prompts), torch.stack(masks))
 
     def _weight(self, dataset: str, target: str) -> float:
@@ -170,8 +173,8 @@ class ViewSampler:
         height, width = item.image.shape[:2]
         is_oct = item.modality is Modality.OCT
         whole = TARGETS[item.targets[0]].kind in (Kind.OBJECT, Kind.BAND) and not is_oct
-        zoom = 2.0 ** rng.uniform(-0.5, 0.5)
-        stretch = 2.0 ** rng.uniform(-0.15, 0.15)
+        zoom = 2.0 ** (self._augmentation * rng.uniform(-0.5, 0.5))
+        stretch = 2.0 ** (self._augmentation * rng.uniform(-0.15, 0.15))
         angle = rng.uniform(-12, 12) if is_oct else rng.uniform(-25, 25) if whole else rng.uniform(-180, 180)
         if focus is not None and not (whole and rng.random() < 0.5):
             rows, columns = np.nonzero(item.masks[focus] > 127)
@@ -186,15 +189,17 @@ class ViewSampler:
         cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
         flip = -1.0 if rng.random() < 0.5 else 1.0
         upside = -1.0 if not is_oct and rng.random() < 0.5 else 1.0
-        # Rows: x and y of the source in its normalised frame, from x and y of the view in its own.
+        # Rows: x and y of the source in pixels, from x and y of the view in its normalised frame.
         half = np.array([view[1], view[0]]) / 2 / zoom * np.array([stretch, 1 / stretch])
         matrix = np.array([[cos * half[0] * flip, -sin * half[1] * upside, cx],
                            [sin * half[0] * flip, cos * half[1] * upside, cy]])
-        matrix[0] = matrix[0] * 2 / width
-        matrix[1] = matrix[1] * 2 / height
-        matrix[:, 2] -= 1
+        rows, columns = (_reach(matrix[axis], size) for axis, size in ((1, height), (0, width)))
         names = list(item.masks)
-        source = np.concatenate([item.image, *(item.masks[n][..., None] for n in names)], axis=2)
+        source = np.concatenate([item.image[rows, columns], *(item.masks[n][rows, columns, None] for n in names)],
+                                axis=2)
+        matrix[:, 2] -= columns.start, rows.start
+        matrix *= 2 / np.array([[source.shape[1]], [source.shape[0]]])
+        matrix[:, 2] -= 1
         tensor = torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)[None].float() / 255
         grid = F.affine_grid(torch.tensor(matrix, dtype=torch.float32)[None], [1, 1, *view], align_corners=False)
         if zoom < 0.8:  # avoid aliasing when the view shrinks the image
@@ -205,6 +210,13 @@ class ViewSampler:
             return pixels, names
         masks = F.grid_sample(tensor[:, 3:], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
         return torch.cat([pixels, masks]), names
+
+
+def _reach(row: np.ndarray, size: int) -> slice:
+    """Pixels of one axis that a view can need, with a margin for smoothing; at least four of them."""
+    extent = abs(row[0]) + abs(row[1]) + 4
+    start = int(np.clip(row[2] - extent, 0, max(0, size - 4)))
+    return slice(start, max(start + 4, int(np.clip(np.ceil(row[2] + extent), 0, size))))
 
 
 def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -169,7 +169,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
     images += synthetic_images(config["synthetic"], config["seed"])
     sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
-                          max_prompts=config.get("max_prompts", 4), absurd_share=config.get("absurd_share", 0.0))
+                          max_prompts=config.get("max_prompts", 4), absurd_share=config.get("absurd_share", 0.0),
+                          augmentation=config.get("augmentation", 1.0))
 
     tuned = [p for p in clip.parameters() if p.requires_grad]
     tuned_ids = {id(p) for p in clip.parameters()}
