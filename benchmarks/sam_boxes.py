@@ -21,7 +21,7 @@ from tqdm import tqdm
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import object_boxes
 from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.segmenter import MaskPrompts
+from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.views import Tile, scaled_shape
 from napari_claps.vocabulary import TARGETS, Kind, make_prompt
 from training.data import segmentation_records

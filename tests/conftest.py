@@ -19,8 +19,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a network
 os.environ["CLAPS_MODELS"] = str(Path(__file__).parent / "no_models")  # nor the bundles of who runs them
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `data` need the real images."""
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `data` need the real images; side by side, the tests of a file stay together.
+
+    All that open a window stay in one process: two on one screen would take the focus from each other.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("gui" if "gui" in item.keywords else item.path.name))
     if os.environ.get("CLAPS_DATA"):
         return
     skip = pytest.mark.skip(reason="CLAPS_DATA is not set: the real images are not here")

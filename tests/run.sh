@@ -3,6 +3,7 @@
 #
 #   bash tests/run.sh [pytest options]
 #
+# The tests run in up to four processes side by side, one for each core; `-n 0` runs them one after the other.
 # Uses the virtual environment in CLAPS_VENV, by default .venv-test, which it makes if it is not there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,5 +33,7 @@ venv="${CLAPS_VENV:-.venv-test}"
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install -q -e ".[test]"
 
-export QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 HF_HUB_OFFLINE=1
-exec xvfb-run -a -s "-screen 0 1280x1024x24 +extension GLX" "$venv/bin/python" -m pytest "$@"
+# One thread for each process: more would only wait for each other.
+export QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec xvfb-run -a -s "-screen 0 1280x1024x24 +extension GLX" \
+  "$venv/bin/python" -m pytest -n logical --maxprocesses 4 --dist loadgroup "$@"

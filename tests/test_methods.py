@@ -12,7 +12,7 @@ import torch
 
 from napari_claps.errors import BundleError, InputError, PromptError
 from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.segmenter import MaskPrompts
+from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.pipeline import Pipeline
 from napari_claps.prompters import METHODS, ViewBox, make_prompter
 from napari_claps.prompters.automatic_masks import AutomaticMask

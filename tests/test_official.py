@@ -19,10 +19,10 @@ from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.detector_import import NestedTensor
 from napari_claps.models.dino_config import DinoConfig
 from napari_claps.models.manifest import read_manifest
+from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.models.official_clip import OpenClip, ViewFeatures
 from napari_claps.models.official_dino import OfficialDetector
 from napari_claps.models.official_sam import OfficialSam, SamConfig
-from napari_claps.models.segmenter import MaskPrompts
 from napari_claps.pipeline import Pipeline
 from napari_claps.settings import Settings
 from napari_claps.types import Modality, RetinalImage

@@ -14,7 +14,8 @@ from napari_claps.errors import BundleError
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
-from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, PixelMaps
+from napari_claps.models.mask_prompts import MaskPrompts
+from napari_claps.models.segmenter import MaskPrediction, PixelMaps
 from napari_claps.prompters import salip
 from napari_claps.prompters.automatic_masks import (
     PARTS_PER_MASK,

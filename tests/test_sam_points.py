@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.manifest import Pair
-from napari_claps.models.segmenter import MaskPrompts, PixelMaps
+from napari_claps.models.mask_prompts import MaskPrompts
+from napari_claps.models.segmenter import PixelMaps
 from napari_claps.pipeline import Pipeline
 from napari_claps.prompters import ViewBox, ViewPoint
 from napari_claps.prompters.m2ib import Bottleneck

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.segmenter import MaskPrompts, RetinalSam
+from napari_claps.models.mask_prompts import MaskPrompts
+from napari_claps.models.region_weights import RegionWeights
+from napari_claps.models.segmenter import RetinalSam
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +57,12 @@ def test_each_text_has_weights_of_its_own(bundle: Bundle, views: torch.Tensor) -
     texts = bundle.clip_text(("retinal arteries in a colour fundus photograph",
                               "retinal veins in a colour fundus photograph"))
     nothing = torch.full_like(texts[:1], float("nan"))
-    weights = encoder.classify(MaskPrompts(view=torch.zeros(3, dtype=torch.long), text=torch.cat([texts, nothing])))
-    assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1])
-    wordless = encoder.classify(MaskPrompts(view=torch.zeros(1, dtype=torch.long)))
-    assert torch.equal(wordless[0], encoder.no_text_weights) and torch.equal(weights[2], encoder.no_text_weights)
     maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+    weights = encoder.classify(MaskPrompts(view=torch.zeros(3, dtype=torch.long), text=torch.cat([texts, nothing])),
+                               maps.pixels)
+    assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1])
+    wordless = encoder.classify(MaskPrompts(view=torch.zeros(1, dtype=torch.long)), maps.pixels)
+    assert torch.equal(wordless[0], encoder.no_text_weights) and torch.equal(weights[2], encoder.no_text_weights)
     prompts = MaskPrompts(view=torch.zeros(2, dtype=torch.long), text=texts)
     with torch.inference_mode():
         found = bundle.segmenter.predict_masks(maps, prompts).logits
@@ -79,6 +82,46 @@ def test_another_box_changes_the_mask(bundle: Bundle, views: torch.Tensor) -> No
                                                               boxes=torch.tensor([box]))).logits
              for box in ([0.0, 0.0, 20.0, 20.0], [60.0, 30.0, 90.0, 60.0])]
     assert not torch.allclose(masks[0], masks[1])
+
+
+def test_a_prompt_without_text_learns_from_what_it_encloses(bundle: Bundle, views: torch.Tensor) -> None:
+    """Box, point or the whole view; the part begins without effect, and texts never see it."""
+    sam = RetinalSam(bundle.clip, replace(bundle.segmenter.config, region_weights=True))
+    fresh = {k: v for k, v in sam.head_state_dict().items() if "no_text_regions" in k}
+    assert fresh
+    sam.load_head_state_dict({**bundle.segmenter.head_state_dict(), **fresh})
+    nan = float("nan")
+    text = bundle.clip_text(("drusen in an OCT B-scan",))
+    prompts = MaskPrompts(
+        view=torch.tensor([0, 0, 1]), text=torch.cat([text, torch.full_like(text, nan), torch.full_like(text, nan)]),
+        boxes=torch.tensor([[nan] * 4, [10.0, 8.0, 40.0, 30.0], [nan] * 4]),
+        points=torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[20.0, 12.0]]]),
+        point_labels=torch.tensor([[-1.0], [-1.0], [1.0]]))
+    regions = prompts.regions(32, 48)
+    np.testing.assert_allclose(regions, [[0, 0, 48, 32], [5, 4, 20, 15], [8, 4, 12, 8]])
+    with torch.inference_mode():
+        maps = sam.decode_pixels(bundle.clip.encode_image(views))
+        before = bundle.segmenter.predict_masks(maps, prompts).logits
+        assert torch.equal(sam.predict_masks(maps, prompts).logits, before)
+        torch.nn.init.normal_(sam.prompt_encoder.no_text_regions.layers.layers[-1].weight)
+        after = sam.predict_masks(maps, prompts).logits
+        assert torch.equal(after[0], before[0])
+        assert not torch.allclose(after[1], before[1]) and not torch.allclose(after[2], before[2])
+
+
+def test_region_features_are_means_over_the_box() -> None:
+    """The middle, the box, and the box with its surroundings, cut off at the border of the view."""
+    weights = RegionWeights(1)
+    seen = []
+    weights.layers.forward = lambda x: seen.append(x)
+    pixels = torch.zeros(2, 1, 16, 16)
+    pixels[1, 0, 4:8, 4:8] = 1.0
+    weights(pixels, torch.tensor([1, 1, 0]), torch.tensor([[4.0, 4.0, 8.0, 8.0], [12.0, 12.0, 16.0, 16.0],
+                                                           [4.0, 4.0, 8.0, 8.0]]))
+    means = seen[0]
+    assert means.shape == (3, 3) and means[0, 0] == 1.0
+    assert means[0, 0] >= means[0, 1] > means[0, 2] > 0.2
+    assert (means[1:] == 0).all()
 
 
 def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, views: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from napari_claps.field import cut, is_boxed, mask_window, scaled_batch
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
-from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.prompters import ViewBox
 from napari_claps.prompters.late_layer import late_layer
 from napari_claps.prompters.m2ib import Bottleneck

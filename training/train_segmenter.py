@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
-from napari_claps.models.segmenter import MaskPrompts, RetinalSam, SegmenterConfig
+from napari_claps.models.mask_prompts import MaskPrompts
+from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.vocabulary import TARGETS, Kind
 from training.mask_loss import contrast_loss, mask_loss
 from training.provenance import record_files

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
-from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.prompters.sam_prompts import ask_masks
 from napari_claps.tile_mean import TileMean

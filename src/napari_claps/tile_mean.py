@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.views import Tile, tile_weight
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from napari_claps.models.checkpoint_file import count_numbered
 from napari_claps.models.clip import ImageFeatures
-from napari_claps.models.segmenter import PIXEL_STRIDE, MaskPrediction, MaskPrompts, PixelMaps
+from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.segmenter import MaskPrediction, PixelMaps
 
 PROMPTS_AT_ONCE = 32
 """A prompt takes about 30 MB in the official decoder."""

@@ -28,6 +28,8 @@ class SegmenterConfig:
         Of SAM's two-way transformer.
     text_weights : bool
         Whether a text also gives weights for the pixel features directly (LSeg, arXiv 2201.03546).
+    region_weights : bool
+        Whether, where there is no text, what lies in the box gives them; needs `text_weights`.
     """
 
     dim: int = 128
@@ -37,6 +39,7 @@ class SegmenterConfig:
     depth: int = 2
     mlp: int = 256
     text_weights: bool = False
+    region_weights: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,35 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_claps.models.clip import ImageFeatures, RetinalClip
+from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
 from napari_claps.models.pixel_decoder import PixelDecoder, PixelMaps, SegmenterConfig
+from napari_claps.models.region_weights import RegionWeights
 
 EMBEDDING_STRIDE = 16
-PIXEL_STRIDE = 2
-
-
-@dataclass(frozen=True, eq=False)
-class MaskPrompts:
-    """P prompts, each for one view of the batch.
-
-    Parameters
-    ----------
-    view : Tensor
-        (P,) int64 index of the view.
-    text : Tensor or None
-        (P, D) text embeddings; a row of NaN means no text.
-    boxes : Tensor or None
-        (P, 4) x0, y0, x1, y1 in pixels of the view; a row of NaN means no box.
-    points : Tensor or None
-        (P, N, 2) x, y in pixels of the view.
-    point_labels : Tensor or None
-        (P, N) 1 inside, 0 outside, -1 no point.
-    """
-
-    view: Tensor
-    text: Tensor | None = None
-    boxes: Tensor | None = None
-    points: Tensor | None = None
-    point_labels: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +80,9 @@ class TextPromptEncoder(PromptEncoder):
             nn.init.normal_(self.pixel_weights.weight, std=0.1 / text_dim ** 0.5)
             nn.init.zeros_(self.pixel_weights.bias)
             self.no_text_weights = nn.Parameter(torch.zeros(config.widths[0] + 1))
+        self.no_text_regions: RegionWeights | None = None
+        if config.region_weights:
+            self.no_text_regions = RegionWeights(config.widths[0])
 
     def fit_text(self, texts: Tensor) -> None:
         """Take mean and spread of the class texts' embeddings (N, D), by which every text is standardised."""
@@ -138,14 +117,23 @@ class TextPromptEncoder(PromptEncoder):
             tokens.append(torch.where(known[:, None, None], words, absent))
         return torch.cat(tokens, dim=1)
 
-    def classify(self, prompts: MaskPrompts) -> Tensor | None:
-        """Weights (P, p + 1) of the texts for the pixel features and 1; a learned *no text* where there is none."""
+    def classify(self, prompts: MaskPrompts, pixels: Tensor) -> Tensor | None:
+        """Weights (P, p + 1) of the texts for the pixel features (B, p, h, w) and 1.
+
+        Where there is no text, they come from what lies in the box or at the point.
+        """
         if self.pixel_weights is None:
             return None
-        if prompts.text is None:
-            return self.no_text_weights.expand(len(prompts.view), -1)
-        known = torch.isfinite(prompts.text).all(1, keepdim=True)
-        return torch.where(known, self.pixel_weights(self._standard(prompts.text)), self.no_text_weights)
+        worded = (torch.zeros(len(prompts.view), dtype=torch.bool, device=pixels.device) if prompts.text is None
+                  else torch.isfinite(prompts.text).all(1))
+        weights = self.no_text_weights.expand(len(prompts.view), -1)
+        if prompts.text is not None:
+            weights = torch.where(worded[:, None], self.pixel_weights(self._standard(prompts.text)), weights)
+        if self.no_text_regions is not None and not bool(worded.all()):
+            bare = (~worded).nonzero()[:, 0]
+            regions = prompts.regions(pixels.shape[-2], pixels.shape[-1])[bare]
+            weights = weights.index_add(0, bare, self.no_text_regions(pixels, prompts.view[bare], regions))
+        return weights
 
     def _standard(self, texts: Tensor) -> Tensor:
         """Texts (P, D) with the mean and spread of the class texts taken out; NaN becomes the mean."""
@@ -228,7 +216,7 @@ class RetinalSam(Sam):
         with torch.autocast(maps.pixels.device.type, enabled=False):  # half precision would move a box by pixels
             tokens = encoder.encode(prompts, (height * PIXEL_STRIDE, width * PIXEL_STRIDE))
             position = encoder.pe_layer(tuple(maps.embedding.shape[-2:]))[None]
-            classes = encoder.classify(prompts)
+            classes = encoder.classify(prompts, maps.pixels.float())
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return self.mask_decoder.predict(maps, position, dense, tokens, prompts.view, classes)
 

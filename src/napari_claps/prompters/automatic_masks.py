@@ -12,7 +12,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops import nms
 
-from napari_claps.models.segmenter import PIXEL_STRIDE, MaskPrompts, PixelMaps, RetinalSam
+from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.segmenter import PixelMaps, RetinalSam
 
 POINTS_PER_BATCH = 64
 SAME_BOX = 0.7

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
-from napari_claps.models.segmenter import PIXEL_STRIDE
+from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.prompters import ViewBox
 from napari_claps.prompters.automatic_masks import AutomaticMask, propose_masks
 from napari_claps.prompters.texts import wordings

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.models.official_sam import OfficialSam
-from napari_claps.models.segmenter import MaskPrediction, MaskPrompts, PixelMaps, RetinalSam
+from napari_claps.models.segmenter import MaskPrediction, PixelMaps, RetinalSam
 from napari_claps.prompters import ViewBox
 
 NOWHERE = (float("nan"),) * 4
