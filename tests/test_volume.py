@@ -334,7 +334,7 @@ def test_a_regular_volume_has_no_doubts(eye):
 
 
 def test_single_slice_is_listed_also_when_it_is_sure():
-    (doubt,) = doubts_of(pocket(z=(4, 5), centre=(10, 40)), score=0.95)
+    (doubt,) = doubts_of(pocket(z=(4, 5), centre=(10, 40), radius=10), score=0.95)
     assert (doubt.reason, doubt.slice_index, doubt.label, doubt.instance) == (Reason.SINGLE_SLICE, 4, FLUID, 1)
     assert doubt.position == pytest.approx((4, 10, 40))
     assert doubt.severity == pytest.approx(0.05)
@@ -345,7 +345,16 @@ def test_removed_flicker_is_listed():
     (doubt,) = doubts_of(with_flicker(), score=0.6, presence=0.1)
     assert (doubt.reason, doubt.slice_index, doubt.instance) == (Reason.REMOVED, 4, 0)
     assert doubt.position == pytest.approx((4, 7.5, 7.5))
-    assert doubt.severity == pytest.approx(0.6)
+    assert doubt.severity == pytest.approx(0.6 * 36 * SPACING[1] * SPACING[2] / MM_RULE.small)
+
+
+def test_specks_come_last():
+    """In a single slice an object smaller than the rule's smallest one is less severe, in proportion to its area."""
+    volume = pocket(z=(4, 5), centre=(10, 12), radius=9) | pocket(z=(4, 5), centre=(30, 45), radius=1)
+    large, speck = doubts_of(volume, score=0.4)
+    assert large.position[1] == pytest.approx(10) and large.severity == pytest.approx(0.6)
+    assert speck.severity == pytest.approx(0.6 * 5 * SPACING[1] * SPACING[2] / MM_RULE.small)
+    assert doubts_of(volume, score=0.4, spacing=None)[1].severity == pytest.approx(0.6 * 5 / PIXEL_RULE.small)
 
 
 def test_jump_of_area_is_listed_once():
@@ -387,7 +396,7 @@ def test_doubts_come_most_severe_first_and_go_to_a_file(tmp_path):
     with (tmp_path / "doubts.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[1] == {"slice": "4", "structure": FLUID, "instance": str(doubts[1].instance), "reason": "single slice",
-                       "severity": "0.200", "z": "4.0", "y": "8.0", "x": "8.0"}
+                       "severity": "0.026", "z": "4.0", "y": "8.0", "x": "8.0"}
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_doubts(doubts, tmp_path / "file" / "doubts.csv")

@@ -68,7 +68,9 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     Severity is for an object in a single slice ``1 - score`` (after damping),
     for a removed one its score, for a jump ``1 - smaller / larger area``, for
     a missing object the mean score of its neighbours, and for a disagreement
-    the difference of presence (at least 0.5). Without a score it is 0.5.
+    the difference of presence (at least 0.5). Without a score it is 0.5. The
+    first two are multiplied by the area over `LinkRule.small` where that is
+    below 1, so that specks do not come first.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     doubts: list[Doubt] = []
     for label, rows in links.objects.groupby("label", sort=False):
         gone = rows[rows["number"] == 0]
-        doubts += [_doubt(links, r, 0, Reason.REMOVED, r.score) for r in gone.itertuples()]
+        doubts += [_doubt(links, r, 0, Reason.REMOVED, r.score * _weight(links, r.area)) for r in gone.itertuples()]
         for number, chain in rows[rows["number"] > 0].groupby("number"):
             doubts += _of_chain(links, label, int(number), chain)
     listed = {(d.slice_index, d.label) for d in doubts if d.reason is not Reason.AREA_JUMP}
@@ -113,7 +115,9 @@ def _of_chain(links: VolumeLinks, label: str, number: int, rows: pd.DataFrame) -
     places = list(slices.reset_index().itertuples(index=False))
     if len(places) == 1:
         if _has_neighbour(links, places[0].order):
-            yield _doubt(links, places[0], number, Reason.SINGLE_SLICE, 1 - places[0].damped, label)
+            (place,) = places
+            unsure = (1 - place.damped) * _weight(links, place.area)
+            yield _doubt(links, place, number, Reason.SINGLE_SLICE, unsure, label)
         return
     yield from _jumps(links, label, number, places)
     for before, after in pairwise(places):
@@ -165,6 +169,11 @@ def _has_neighbour(links: VolumeLinks, order: int) -> bool:
 def _doubt(links: VolumeLinks, place, number: int, reason: Reason, severity: float, label: str | None = None) -> Doubt:
     return Doubt(int(place.slice), label or place.label, number, reason,
                  (float(place.slice), float(place.y), float(place.x)), _severity(severity))
+
+
+def _weight(links: VolumeLinks, area: float) -> float:
+    """Share of the smallest object that counts: what is smaller comes further down the list."""
+    return min(1.0, area / links.rule.small) if links.rule.small else 1.0
 
 
 def _severity(value: float) -> float:
