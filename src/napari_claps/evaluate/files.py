@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from PIL import Image
 
 from napari_claps.errors import InputError
-from napari_claps.io.units import mm_per
+from napari_claps.io.ome import channel_names, physical_sizes
 from napari_claps.vocabulary import find_target
 
 FIELD_OF_VIEW = "fov"
@@ -96,8 +95,8 @@ def read_labels(path: Path) -> LabelTiff:
             if not file.is_ome or not file.series:
                 raise InputError(f"{path}: is no OME-TIFF; the channel names that say what each mask is are missing.")
             axes, shape = file.series[0].get_axes(squeeze=False), file.series[0].get_shape(squeeze=False)
-            pixels = _pixels_element(file.ome_metadata)
-            spacing = {axis: _millimetres(pixels, axis) for axis in "ZYX"}
+            names = [canonical_name(name) for name in channel_names(file.ome_metadata)]
+            spacing = {axis: size for axis, size in physical_sizes(file.ome_metadata).items() if size > 0}
     except InputError:
         raise
     except Exception as error:  # damaged bytes make the parsers of TIFF and XML raise anything
@@ -109,7 +108,6 @@ def read_labels(path: Path) -> LabelTiff:
     *outer, height, width = size
     if (height, width) != ("Y", "X"):
         raise InputError(f"{path}: has axes {axes}; a page must be one (y, x) plane.")
-    names = [canonical_name(channel.get("Name", "")) for channel in pixels.findall("{*}Channel")]
     if len(names) != size.get("C", 1) or not all(names) or len(set(names)) < len(names):
         raise InputError(
             f"{path}: {size.get('C', 1)} channels have the names {names}; "
@@ -121,7 +119,7 @@ def read_labels(path: Path) -> LabelTiff:
     pages = pages.reshape(len(names), -1)
     n_slices = pages.shape[1]
     plane = (size["Y"], size["X"])
-    known = [spacing[axis] for axis in ("YX" if n_slices == 1 else "ZYX")]
+    known = [spacing.get(axis) for axis in ("YX" if n_slices == 1 else "ZYX")]
     return LabelTiff(
         source=path,
         names=tuple(names),
@@ -161,19 +159,6 @@ def canonical_name(name: str) -> str:
     """Return the target id for an id, name or synonym ("IRF"); other names stay as they are."""
     target = find_target(name)
     return target.id if target else name.strip()
-
-
-def _pixels_element(ome: str | None) -> ElementTree.Element:
-    pixels = ElementTree.fromstring(ome or "").find(".//{*}Image/{*}Pixels")
-    if pixels is None:
-        raise ValueError("its description has no Pixels")
-    return pixels
-
-
-def _millimetres(pixels: ElementTree.Element, axis: str) -> float | None:
-    """Size of a pixel along X, Y or Z; None unless the file gives it in a unit of length."""
-    value, factor = pixels.get(f"PhysicalSize{axis}"), mm_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    return float(value) * factor if value is not None and factor is not None and float(value) > 0 else None
 
 
 def _literal(name: str) -> str:
