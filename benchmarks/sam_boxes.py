@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="claps-tiny", help="name or folder (default: %(default)s)")
     parser.add_argument("--dataset", action="append", default=[], help="restrict to this data set; may be repeated")
+    parser.add_argument("--held-out", action="store_true", help="held-out part of train instead of val, for choices")
     parser.add_argument("--limit", type=int, help="at most so many images of each data set")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
@@ -84,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bundle = load_bundle(a.bundle, device=a.device)
         kinds, scores = (Kind.OBJECT, Kind.LESION), {"text and box": Scores(), "box": Scores()}
-        records = first_of_each(segmentation_records("val", datasets=tuple(a.dataset)), a.limit)
-        for record in tqdm(records, desc="val", mininterval=10):
+        records = segmentation_records("train" if a.held_out else "val", held_out=True if a.held_out else None,
+                                       datasets=tuple(a.dataset))
+        for record in tqdm(first_of_each(records, a.limit), desc="images", mininterval=10):
             targets = [t for t in record.targets if TARGETS[t].kind in kinds and t in record.masks
                        and bundle.manifest.pair(record.modality, t)]
             if not targets:
