@@ -19,6 +19,13 @@ from napari_claps.types import Modality
 
 HELD_OUT_PERCENT = 15
 
+_HEALTHY = {"hrf": "_h"}
+"""Data sets whose authors say which eyes are healthy, and how the names of these images end (Budai et al. 2013,
+doi 10.1155/2013/154860)."""
+
+_ABSENT_IN_HEALTHY = ("microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate")
+"""What a healthy eye does not have, among the targets of fundus photographs: annotated as absent by that word."""
+
 
 def data_root() -> Path:
     """Folder of the images.
@@ -90,6 +97,8 @@ def segmentation_records(split: str, *, held_out: bool | None = None, datasets: 
             listed = row["targets"].split()
             masks = {t: root / "segmentation" / dataset / "masks" / t / f"{image.stem}.png" for t in listed}
             fov = masks.pop("fov", None)
+            if dataset in _HEALTHY and image.stem.endswith(_HEALTHY[dataset]):
+                listed += [t for t in _ABSENT_IN_HEALTHY if t not in listed]
             records.append(Record(
                 dataset, Modality(row["modality"]), image, tuple(t for t in listed if t != "fov"),
                 {t: p for t, p in masks.items() if p.is_file()}, fov if fov and fov.is_file() else None,
