@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from tests.training_data import CONFIG, write_clip, write_data
+from training.augment import augment_photometry
 from training.captions import caption, parse_labels
 from training.data import is_held_out, read_mask, segmentation_records
 from training.mask_loss import contrast_loss, mask_loss
@@ -156,6 +157,44 @@ def test_views_are_drawn_by_data_set_and_kind_of_target() -> None:
     sampler = ViewSampler(images, weights={"made": 1.0, "made.object": 0.0}, views={"en_face": (32, 32)}, oct_share=0.0)
     batch = sampler.batch(20, random.Random(0))
     assert {target for _, target in batch.prompts} == {"hard_exudate"}
+
+
+def test_views_are_cut_with_their_masks_and_keep_their_size_without_augmentation() -> None:
+    """The image is a ramp along x and the mask its upper half, so that each pixel of a view tells where it is from."""
+    ramp = np.tile(np.linspace(20, 250, 240), (200, 1))
+    image = CachedImage("made", Modality.CFP, np.repeat(ramp[..., None], 3, axis=2).astype(np.uint8),
+                        {"vessel": np.where(ramp > 135, 255, 0).astype(np.uint8)}, ("vessel",))
+    rng = random.Random(0)
+    for augmentation in (1.0, 0.0):
+        sampler = ViewSampler([image], weights={}, views={"en_face": (48, 64)}, oct_share=0.0,
+                              augmentation=augmentation)
+        for _ in range(20):
+            stack, names = sampler._cut(image, "vessel", (48, 64), rng)
+            seen, mask = stack[0] * 255, stack[3]
+            assert names == ["vessel"] and stack.shape == (4, 48, 64)
+            outside = torch.nn.functional.max_pool2d((seen < 19).float()[None], 5, stride=1, padding=2)[0] > 0
+            outside[0] = outside[-1] = outside[:, 0] = outside[:, -1] = True  # what lies beyond may be the image's end
+            assert (mask[(seen > 139) & ~outside] > 0.9).all() and (mask[(seen < 131) & ~outside] < 0.1).all()
+            if augmentation == 0:
+                inner = seen[1:-1, 1:-1]
+                slope = torch.stack(torch.gradient(seen))[:, 1:-1, 1:-1].norm(dim=0)[inner > 20]
+                assert slope.median() == pytest.approx(230 / 239, rel=0.1)
+    views = torch.rand(3, 3, 16, 16)
+    assert torch.allclose(augment_photometry(views, rng, 0.0), views, atol=1e-3)
+    assert not torch.allclose(augment_photometry(views, rng), views, atol=1e-2)
+
+
+def test_healthy_eyes_are_annotated_as_free_of_lesions(data: Path) -> None:
+    """HRF says which of its eyes are healthy; of the others, and of other data sets, nothing is known."""
+    folder = data / "segmentation" / "hrf" / "images"
+    folder.mkdir(parents=True)
+    with (data / "segmentation.csv").open("a", newline="") as file:
+        for stem in ("01_h", "01_dr"):
+            Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / f"{stem}.png")
+            file.write(f"hrf,train,cfp,segmentation/hrf/images/{stem}.png,64,64,vessel\n")
+    healthy, ill = segmentation_records("train", datasets=("hrf",))
+    assert healthy.targets == ("vessel", "microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate")
+    assert ill.targets == ("vessel",) and not healthy.masks
 
 
 def test_unlisted_targets_are_unknown_and_missing_masks_absent(data: Path) -> None:
