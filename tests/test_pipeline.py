@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 
 from napari_claps.errors import BundleError, InputError, PromptError
 from napari_claps.pipeline import Pipeline
@@ -53,6 +54,18 @@ def test_large_photographs_are_tiled(pipeline: Pipeline) -> None:
     image = RetinalImage(data, rgb=True, modality=Modality.CFP)
     result = next(iter(pipeline.run(image, ["vessel", "disc"])))
     assert {m.shape for m in result.masks.values()} == {(300, 340)}
+
+
+def test_arteries_are_the_same_whether_veins_are_asked_for_or_not(small_views: None) -> None:
+    """They are always compared; what was not asked for is not in the result."""
+    shipped = Pipeline.from_settings(Settings(device="cpu"))
+    photograph = skimage.data.retina()[300:556, 500:756]
+    image = RetinalImage(photograph, rgb=True, modality=Modality.CFP)
+    (alone,), (both,) = (tuple(shipped.run(image, asked)) for asked in (["artery"], ["vessel", "vein", "artery"]))
+    assert list(alone.masks) == ["artery"] and list(both.masks) == ["vessel", "vein", "artery"]
+    assert both.masks["artery"].any() and both.masks["vein"].any()
+    np.testing.assert_array_equal(alone.masks["artery"], both.masks["artery"])
+    assert alone.presence["artery"] == pytest.approx(both.presence["artery"], abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

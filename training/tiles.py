@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_claps.field import cut, scaled_batch
-from napari_claps.tile_mean import TileMean
+from napari_claps.tile_mean import TileMean, resized
 from napari_claps.types import Modality
 from napari_claps.views import Tile, plan_tiles, working_side
 from napari_claps.vocabulary import TARGETS
@@ -49,4 +49,4 @@ def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Ten
         found = predict(cut(batch, tile), tile).float()
         fused = fused or TileMean(size, tiles, slices=1, prompts=len(found), device=device)
         fused.add(tile, found[None])
-    return fused.scaled(image.shape[:2])[0].cpu().numpy()
+    return resized(fused.mean(), image.shape[:2])[0].cpu().numpy()

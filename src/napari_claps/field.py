@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_claps.artery_vein import vote_in_fields
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
 from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.prompters.sam_prompts import ask_masks
-from napari_claps.tile_mean import TileMean
+from napari_claps.tile_mean import TileMean, resized
 from napari_claps.types import Prompt
 from napari_claps.views import Tile, plan_tiles, scaled_shape
 from napari_claps.vocabulary import TARGETS, Kind
@@ -153,7 +154,9 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
                            (y1 + tile.y) * factors[0], (x1 + tile.x) * factors[1])
                 boxes[s][boxed[item.prompt]].append((*corners, item.score))
         clock.lap("fuse")
-    full = fused.scaled(shape).cpu().numpy()
+    mean = fused.mean()
+    vote_in_fields(mean, [p.target for p in prompts])
+    full = resized(mean, shape).cpu().numpy()
     clock.lap("fuse")
     share = {name: value / len(planes) for name, value in seconds.items()}
     return [

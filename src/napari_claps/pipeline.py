@@ -182,7 +182,11 @@ class Pipeline:
         seconds: dict[str, float] = {"read": (time.perf_counter() - begin) / len(chunk)}
         for side, group in self._by_side(guess.modality, prompts, shape, zoom).items():
             pairs = [self._pair(guess.modality, p) for p in group]
-            results, means = self._look(planes, side, group, pairs, guess.modality, chunk)
+            # What others are told from is looked at with them, and left out of the result.
+            beside = self._beside(guess.modality, group)
+            results, means = self._look(planes, side, [*group, *beside],
+                                        [*pairs, *(self._pair(guess.modality, p) for p in beside)], guess.modality,
+                                        chunk)
             for stage, value in results[0].seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             begin = time.perf_counter()
@@ -248,6 +252,16 @@ class Pipeline:
         pair = manifest.pair(modality, prompt.target) or manifest.free_pair(modality, prompt.label)
         unboxed = prompt.target is not None and TARGETS[prompt.target].kind in (Kind.TREE, Kind.BAND)
         return pair if unboxed or self.settings.method == METHODS[0] else replace(pair, presence=0.0, calibration={})
+
+    def _beside(self, modality: Modality, group: Sequence[Prompt]) -> list[Prompt]:
+        """Prompts of known targets that others of the group have to be compared with."""
+        from napari_claps.artery_vein import compared_with
+
+        def usual(target: str) -> Prompt:
+            return self.bundle.manifest.worded(make_prompt(target, modality))
+
+        asked = [p.target for p in group if p.target and p.text == usual(p.target).text]
+        return [usual(t) for t in compared_with(asked) if self.bundle.manifest.pair(modality, t)]
 
     @staticmethod
     def _by_side(modality: Modality, prompts: Sequence[Prompt], shape: tuple[int, int],

@@ -41,8 +41,12 @@ class TileMean:
         self._total[..., y:y + h, x:x + w] += masks * weight
         self._weights[y:y + h, x:x + w] += weight
 
-    def scaled(self, shape: tuple[int, int]) -> Tensor:
-        """The mean (slices, prompts, y, x) float32 at another size of the whole image, such as its own."""
+    def mean(self) -> Tensor:
+        """(slices, prompts, y, x) float32 at the resolution of the mask head."""
         height, width = (-(-n // PIXEL_STRIDE) for n in self._size)
-        mean = self._total[..., :height, :width] / self._weights[:height, :width].clamp(min=1e-6)
-        return F.interpolate(mean, shape, mode="bilinear", align_corners=False)
+        return self._total[..., :height, :width] / self._weights[:height, :width].clamp(min=1e-6)
+
+
+def resized(masks: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Masks (slices, prompts, y, x) of a whole image at another size of it, such as its own."""
+    return F.interpolate(masks, shape, mode="bilinear", align_corners=False)
