@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 
-from benchmarks import sam_boxes, unet
+from benchmarks import artery_vein, sam_boxes, unet
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.views import Tile, plan_tiles
@@ -111,3 +113,19 @@ def test_a_target_without_a_true_box_has_no_mask(data, tiny_bundle) -> None:
     bundle = load_bundle(str(tiny_bundle), device="cpu")
     assert sam_boxes.masks_of_boxes(bundle, empty, ["drusen"], 448, with_text=True).max() == 0
     assert sam_boxes.masks_of_boxes(bundle, item, ["drusen"], 448, with_text=True).max() > 0
+
+
+def test_arteries_and_veins_are_scored_both_ways(data, capsys) -> None:
+    """The shipped bundle on a piece of a photograph; the masks are stripes, so the numbers mean nothing."""
+    folder = data / "segmentation" / "eye"
+    for name, picture in (("images", skimage.data.retina()[300:428, 500:628]),
+                          ("masks/artery", np.tile(np.uint8(255) * (np.arange(128) < 40), (128, 1))),
+                          ("masks/vein", np.tile(np.uint8(255) * (np.arange(128) > 90), (128, 1)))):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(picture).save(folder / name / "a.png")
+    with (data / "segmentation.csv").open("a", newline="") as file:
+        file.write("eye,val,cfp,segmentation/eye/images/a.png,128,128,artery vein\n")
+    assert artery_vein.main(["--device", "cpu"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[:3] for row in rows] == [["| eye", "artery", "1"], ["| eye", "vein", "1"]]
+    assert artery_vein.main(["--bundle", "nowhere"]) == 1
