@@ -42,9 +42,8 @@ from training.tiles import targets_by_side
 
 SHARES = (1.0, 0.75, 0.5)
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
-MIN_TEXT_GAIN = 0.02
-"""Masks that do not depend on the text gain nothing. Much cannot be asked of veins: the mask of all vessels has a Dice
-of 0.6 on them."""
+MIN_TEXT_GAIN = 0.05
+"""Masks that do not depend on the text gain nothing."""
 MIN_SENSITIVITY = 0.95
 
 Sample = tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]
