@@ -141,11 +141,22 @@ def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
     sam.load_head_state_dict({**own, **fitting})
 
 
-def keep_words(sam: RetinalSam) -> None:
-    """Leave only what stands for a missing text to be learnt, so that no mask of a text changes."""
-    sam.requires_grad_(False)
-    for name, parameter in sam.prompt_encoder.named_parameters():
-        parameter.requires_grad_(name.startswith("no_text"))
+LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head"}
+"""Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
+
+
+def learn_only(sam: RetinalSam, part: str) -> None:
+    """Leave only a part of the mask head to be learnt, on which no mask of a text depends.
+
+    Raises
+    ------
+    InputError
+        If there is no such part.
+    """
+    if part not in LEARNT_ALONE:
+        raise InputError(f"only = {part!r} is unknown. Known are: {', '.join(LEARNT_ALONE)}.")
+    for name, parameter in sam.named_parameters():
+        parameter.requires_grad_(name.startswith(LEARNT_ALONE[part]))
 
 
 def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
@@ -163,8 +174,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
         warm_start(sam, warm)
-    if config.get("only_wordless", False):
-        keep_words(sam)
+    if "only" in config:
+        learn_only(sam, config["only"])
     records = training_records(config)
     run.record_data(record_files(records))
     images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
