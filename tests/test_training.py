@@ -60,7 +60,7 @@ def test_segmenter_learns(data: Path, clip_checkpoint: Path, tmp_path: Path, mon
 
 def test_what_stands_for_a_missing_text_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
     first = load_checkpoint(train({**CONFIG, "steps": 1}, tmp_path / "a", clip_checkpoint))
-    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only_wordless": True, "wordless_share": 1.0,
+    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only": "wordless", "wordless_share": 1.0,
              "spatial_share": 1.0}
     then = load_checkpoint(train(alone, tmp_path / "b", tmp_path / "a" / "final.pt", tmp_path / "a" / "final.pt"))
     changed = {k for k, v in then["segmenter"].items() if not torch.allclose(v, first["segmenter"][k], atol=1e-6)}
