@@ -58,14 +58,20 @@ def test_segmenter_learns(data: Path, clip_checkpoint: Path, tmp_path: Path, mon
     assert np.mean(rows[-2:]) < 0.9 * np.mean(rows[:2])
 
 
-def test_what_stands_for_a_missing_text_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("only", "learnt"), [
+    ("wordless", {"prompt_encoder.no_text", "prompt_encoder.no_text_weights"}),
+    ("presence", {f"mask_decoder.presence_head.layers.{i}.{name}" for i in (0, 1) for name in ("weight", "bias")}),
+])
+def test_a_part_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Path, only: str, learnt: set[str]) -> None:
     first = load_checkpoint(train({**CONFIG, "steps": 1}, tmp_path / "a", clip_checkpoint))
-    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only": "wordless", "wordless_share": 1.0,
-             "spatial_share": 1.0}
+    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only": only, "wordless_share": 1.0,
+             "spatial_share": 1.0 if only == "wordless" else 0.0}
     then = load_checkpoint(train(alone, tmp_path / "b", tmp_path / "a" / "final.pt", tmp_path / "a" / "final.pt"))
-    changed = {k for k, v in then["segmenter"].items() if not torch.allclose(v, first["segmenter"][k], atol=1e-6)}
-    assert changed == {"prompt_encoder.no_text", "prompt_encoder.no_text_weights"}
+    changed = {k for k, v in then["segmenter"].items() if not torch.allclose(v, first["segmenter"][k], atol=1e-7)}
+    assert changed == learnt
     assert all(torch.equal(v, first["clip"][k]) for k, v in then["clip"].items())
+    with pytest.raises(InputError, match="only = 'boxes' is unknown. Known are: wordless, presence"):
+        train({**alone, "only": "boxes"}, tmp_path / "c", tmp_path / "a" / "final.pt")
 
 
 def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
