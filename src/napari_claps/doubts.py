@@ -21,6 +21,10 @@ PRESENCE_STEP = 0.5
 """Difference of presence from both neighbours from which a slice disagrees with them."""
 
 
+LEAST = 0.05
+"""Severity below which a place is not worth a look: specks, which can be many."""
+
+
 class Reason(StrEnum):
     """Why a place is doubtful."""
 
@@ -70,7 +74,7 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     a missing object the mean score of its neighbours, and for a disagreement
     the difference of presence (at least 0.5). Without a score it is 0.5. The
     first two are multiplied by the area over `LinkRule.small` where that is
-    below 1, so that specks do not come first.
+    below 1, so that specks do not come first; below `LEAST` a place is left out.
 
     Parameters
     ----------
@@ -89,6 +93,7 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     listed = {(d.slice_index, d.label) for d in doubts if d.reason is not Reason.AREA_JUMP}
     for label in links.presence:
         doubts += [d for d in _disagreements(links, label) if (d.slice_index, label) not in listed]
+    doubts = [d for d in doubts if d.severity >= LEAST]
     return sorted(doubts, key=lambda d: (-d.severity, d.slice_index, d.label, d.instance))
 
 
