@@ -14,7 +14,6 @@ pytest.importorskip("pytestqt")
 
 from qtpy.QtCore import QTimer
 
-from napari_claps import doubts
 from napari_claps._engine import Engine
 from napari_claps._layers import KEY
 from napari_claps._widgets import _run
@@ -186,8 +185,7 @@ def test_layers_deleted_before_the_numbers_come(volume_widget, qtbot, monkeypatc
     assert (labels_of(viewer)["intraretinal_fluid"].data[3:8, *SHORT] == 2).all()
 
 
-def test_doubts_are_kept_as_plain_json(volume_widget, qtbot, monkeypatch):
-    monkeypatch.setattr(doubts, "LEAST", 0.0)  # the object is a speck
+def test_doubts_are_kept_as_plain_json(volume_widget, qtbot):
     viewer, widget = volume_widget(**PLACE)
     widget.run()
     finish(qtbot, widget)

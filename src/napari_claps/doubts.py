@@ -22,7 +22,7 @@ PRESENCE_STEP = 0.5
 
 
 LEAST = 0.05
-"""Severity below which a place is not worth a look: specks, which can be many."""
+"""Severity below which a place is not worth a look: specks, which can be many. What was removed is always listed."""
 
 
 class Reason(StrEnum):
@@ -74,7 +74,8 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     a missing object the mean score of its neighbours, and for a disagreement
     the difference of presence (at least 0.5). Without a score it is 0.5. The
     first two are multiplied by the area over `LinkRule.small` where that is
-    below 1, so that specks do not come first; below `LEAST` a place is left out.
+    below 1, so that specks do not come first; below `LEAST` a place is left
+    out, unless something was removed there.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
     listed = {(d.slice_index, d.label) for d in doubts if d.reason is not Reason.AREA_JUMP}
     for label in links.presence:
         doubts += [d for d in _disagreements(links, label) if (d.slice_index, label) not in listed]
-    doubts = [d for d in doubts if d.severity >= LEAST]
+    doubts = [d for d in doubts if d.severity >= LEAST or d.reason is Reason.REMOVED]
     return sorted(doubts, key=lambda d: (-d.severity, d.slice_index, d.label, d.instance))
 
 
