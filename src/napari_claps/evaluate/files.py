@@ -102,6 +102,8 @@ def read_labels(path: Path) -> LabelTiff:
     except Exception as error:  # damaged bytes make the parsers of TIFF and XML raise anything
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise InputError(f"{path}: cannot be read as OME-TIFF ({reason}). It is damaged or truncated.") from error
+    if "I" in axes and not names:  # what tifffile calls pages whose description it cannot use
+        raise InputError(f"{path}: its OME description, which says what each mask is, cannot be read. It is damaged.")
     if {axis for axis, n in zip(axes, shape, strict=True) if n > 1} - set("CZYX"):
         raise InputError(f"{path}: has axes {axes} {shape}; masks have only channel, z, y and x (no colour, no time).")
     size = {axis: n for axis, n in zip(axes, shape, strict=True) if axis in "CZYX"}
