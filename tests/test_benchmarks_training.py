@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from benchmarks import artery_vein, sam_boxes, unet
+from benchmarks import artery_vein, limits, sam_boxes, unet
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.views import Tile, plan_tiles
@@ -129,3 +129,28 @@ def test_arteries_and_veins_are_scored_both_ways(data, capsys) -> None:
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:3] for row in rows] == [["| eye", "artery", "1"], ["| eye", "vein", "1"]]
     assert artery_vein.main(["--bundle", "nowhere"]) == 1
+
+
+def test_thin_lines_are_lost_at_a_coarse_scale_and_discs_are_not() -> None:
+    disc = np.hypot(*(np.mgrid[:256, :256] - 128)) < 60
+    line = np.zeros((256, 256), bool)
+    line[101:103] = True
+    assert (limits.at_scale(disc, 128) >= 0.5).sum() == pytest.approx(disc.sum(), rel=0.03)
+    assert (limits.at_scale(line, 512) >= 0.5).sum() == line.sum()
+    assert (limits.at_scale(line, 64) >= 0.5).sum() == 0
+
+
+def test_limits_tell_what_was_learnt_from_what_was_not(data, tiny_bundle, tmp_path, capsys) -> None:
+    out = tmp_path / "limits.md"
+    assert limits.main(["--bundle", str(tiny_bundle), "--device", "cpu", "--limit", "2", "--out", str(out)]) == 0
+    head, _, *rows = out.read_text().splitlines()
+    assert [c.strip() for c in head.strip("|").split("|")] == ["data set", "target", *limits.PARTS, limits.BEST,
+                                                               limits.CEILING]
+    assert rows and out.read_text() in capsys.readouterr().out
+    cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
+    assert any(val for _, _, _, _, val, _, _ in cells)
+    for _, _, _, _, val, best, ceiling in cells:
+        if val:
+            assert float(val.split()[0]) <= float(best) and float(ceiling) > 0.9
+    assert limits.main(["--bundle", "nowhere"]) == 1
+    assert "benchmarks.limits" in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""What keeps a mask from being better: too little training, too few images, the threshold, or the resolution.
+
+``python -m benchmarks.limits --bundle claps-tiny --out limits.md`` prints, for each data set and target, the mean Dice
+of the masks within the field of view
+
+* of images that were learnt from: low there means too few steps, or a network that is too small;
+* of held-out images of ``train`` and of ``val``: lower than the one before means too few images, or other ones;
+* of ``val`` at the threshold that suits each image best: what no threshold can surpass;
+* of the annotation itself, brought to the scale of the networks' answers and back: what no network can surpass there.
+
+All of images that show the target, without regard to presence: a mask that would be withheld counts as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from napari_claps.errors import ClapsError
+from napari_claps.field import segment_field
+from napari_claps.io.atomic import atomic_path
+from napari_claps.models.bundle import Bundle, load_bundle
+from napari_claps.models.mask_prompts import PIXEL_STRIDE
+from napari_claps.prompters import make_prompter
+from napari_claps.tile_mean import resized
+from napari_claps.views import scaled_shape
+from napari_claps.vocabulary import make_prompt
+from training.choose_thresholds import THRESHOLDS, dice
+from training.data import Record, segmentation_records
+from training.evaluate import first_of_each
+from training.scoring import Annotated
+from training.tiles import targets_by_side
+
+PARTS = {"learnt from": ("train", False), "held out": ("train", True), "val": ("val", None)}
+"""Parts of the data: split, and which share of it."""
+BEST, CEILING = "val, best threshold of each image", "annotation at the networks' scale"
+
+
+def at_scale(mask: np.ndarray, side: int) -> np.ndarray:
+    """The share (y, x) of an annotation (y, x) that is left where networks answer for every second pixel of `side`."""
+    size = scaled_shape(mask.shape, side)
+    whole = torch.from_numpy(mask[None, None].astype(np.float32))
+    coarse = F.interpolate(whole, [-(-n // PIXEL_STRIDE) for n in size], mode="area")
+    return resized(coarse, mask.shape)[0, 0].numpy()
+
+
+def answers(bundle: Bundle, records: Sequence[Record]) -> Iterator[tuple[Annotated, int, str, float, np.ndarray]]:
+    """Image, working scale, target, its threshold and its probability (y, x), for each target that an image shows."""
+    prompter = make_prompter("claps", bundle)
+    for record in tqdm(records, desc="images", mininterval=10):
+        shown = [t for t in record.masks if bundle.manifest.pair(record.modality, t)]
+        item = Annotated.read(record) if shown else None
+        for side, group in targets_by_side(record.modality, shown, item.image.shape[:2] if item else (1, 1)).items():
+            pairs = [bundle.manifest.pair(record.modality, t) for t in group]
+            prompts = [make_prompt(t, record.modality) for t in group]
+            maps = segment_field(bundle, prompter, [item.image], side, prompts, pairs)[0].probability
+            for target, pair, probability in zip(group, pairs, maps, strict=True):
+                if item.truth[target].any():
+                    yield item, side, target, pair.threshold, probability
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="claps-tiny", help="name or folder (default: %(default)s)")
+    parser.add_argument("--dataset", action="append", default=[], help="restrict to this data set; may be repeated")
+    parser.add_argument("--limit", type=int, help="at most so many images of each data set and part")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="also write the table there")
+    a = parser.parse_args(arguments)
+    scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    try:
+        bundle = load_bundle(a.bundle, device=a.device)
+        for part, (split, held_out) in PARTS.items():
+            records = [r for r in segmentation_records(split, held_out=held_out)
+                       if not a.dataset or r.dataset in a.dataset]
+            for item, side, target, threshold, probability in answers(bundle, first_of_each(records, a.limit)):
+                truth, field = item.truth[target], item.field_of_view
+                row = scores[item.record.dataset, target]
+                row[part].append(dice(probability >= threshold, truth, field))
+                if part == "val":
+                    row[BEST].append(max(dice(probability >= t, truth, field) for t in (*THRESHOLDS, threshold)))
+                    row[CEILING].append(dice(at_scale(truth, side) >= 0.5, truth, field))
+    except ClapsError as error:
+        print(f"benchmarks.limits: {error}", file=sys.stderr)
+        return 1
+    columns = [*PARTS, BEST, CEILING]
+    lines = [f"| data set | target | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    for (dataset, target), row in sorted(scores.items()):
+        cells = ["" if not row[c] else f"{np.mean(row[c]):.3f}" + (f" ({len(row[c])})" if c in PARTS else "")
+                 for c in columns]
+        lines.append(f"| {dataset} | {target} | {' | '.join(cells)} |")
+    print(table := "\n".join(lines))
+    if a.out:
+        with atomic_path(a.out) as temporary:
+            temporary.write_text(table + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
