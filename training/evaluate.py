@@ -7,7 +7,8 @@
 * ``reliability.csv`` and ``reliability.png``: whether the calibrated presence keeps its word,
 * with ``--coverage 0.9``, ``bands.csv``: whether the inner and outer masks keep theirs,
 * ``aupr.csv``: area under the precision-recall curve of all pixels, at native resolution,
-* ``report.md``: the same to read, and ``worst/``: the three worst images of each target.
+* ``report.md``: the same to read, and ``worst/``: the three worst images of each target, ``failures.png``: those
+  that may be shown, as maps of what was missed.
 
 The pictures show real images: REPORT does not belong into the repository.
 """
@@ -36,8 +37,9 @@ from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess, RetinalImage, SliceResult
 from napari_claps.vocabulary import TARGETS, Kind
 from training.data import Record, read_mask, segmentation_records
+from training.failures import Failure
 from training.probability import PrecisionRecall, ProbabilityPipeline
-from training.report import Failure, write_report
+from training.report import write_report
 from training.trust import BandScore, score_band
 
 WORST = 3

@@ -15,7 +15,7 @@ from napari_claps.io.atomic import atomic_path
 from napari_claps.models.manifest import BundleManifest, read_manifest
 from napari_claps.vocabulary import MODALITIES
 
-PICTURE = "images/reliability.png"
+PICTURE, FAILURES = "images/reliability.png", "images/failures.png"
 """Beside the card."""
 
 DATA = """\
@@ -35,6 +35,13 @@ DATA = """\
 | DME and DR sets from Mexico | colour fundus and OCT | about 2,600 with labels | "cite" |
 | synthetic B-scans of this package | OCT B-scans | 240 | BSD-3-Clause |
 """
+
+WORST = f"""\
+The three worst masks of each target in the validation images of IDRiD and of the B-scans (green: agreed, orange: missed, purple: false).
+Maps without the images, made from the annotations of IDRiD (Porwal et al. 2018, CC BY 4.0) and of the B-scans of Kermany et al.
+2018 (CC BY 4.0); `REPORT/worst` has the images of all data sets, for those who have the data.
+
+![Agreed, missed and false pixels of the worst masks]({FAILURES})"""
 
 COMPARISON = """\
 Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
@@ -81,6 +88,10 @@ Made with `python -m training.evaluate --bundle {name} --split val{coverage} --o
 ## Comparison
 
 {comparison}
+
+## The worst
+
+{failures}
 
 ## Pairs it refuses
 
@@ -204,13 +215,15 @@ def write_card(bundle: str, report: Path, limits: Path, out: Path, comparison: P
         table=score_rows(facts["summary"]), presence=presence_text(facts.get("reliability", [])),
         boxes=box_rows(json.loads(detector.read_text(encoding="utf-8")) if detector else {}),
         bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), comparison=comparison_text(comparison),
+        failures=WORST if (report / "failures.png").is_file() else "No picture may be shown.",
         coverage=f" --coverage {facts['coverage']:g}" if facts.get('coverage') else "",
         limits=limits.read_text(encoding="utf-8").strip(), data=DATA.strip())
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    if facts.get("reliability"):
-        with atomic_path(out.parent / PICTURE) as temporary:
-            shutil.copyfile(report / "reliability.png", temporary)
+    for picture in (PICTURE, FAILURES):
+        if (made := report / Path(picture).name).is_file():
+            with atomic_path(out.parent / picture) as temporary:
+                shutil.copyfile(made, temporary)
 
 
 def main() -> None:

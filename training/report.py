@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
 from napari_claps.evaluate import ImageScore, score_table, summarise
 from napari_claps.io.atomic import atomic_path
-from training.data import Record
+from training.failures import Failure, draw_failure, draw_failure_maps
 from training.trust import BandScore, band_table, draw_reliability, reliability_table
-
-AGREED, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (204, 121, 167)
-"""Green, orange and purple of Okabe and Ito, which everybody can tell apart."""
-WHITE = (255, 255, 255)
-CAPTION = 26
-"""Height of the line of text in pixels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Failure:
-    """A target of an image, to be drawn when it is among the worst."""
-
-    dice: float
-    record: Record
-    predicted: np.ndarray
-    truth: np.ndarray
-
-    def __lt__(self, other: Failure) -> bool:  # the heap drops the best one first
-        return self.dice > other.dice
 
 
 def write_report(
@@ -48,7 +27,7 @@ def write_report(
     bands: Sequence[BandScore] = (),
     seed: int = 0,
 ) -> None:
-    """Write the tables, ``report.md`` and the pictures of the worst.
+    """Write the tables, ``report.md``, the pictures of the worst, and ``failures.png`` of those that may be shown.
 
     Parameters
     ----------
@@ -99,6 +78,9 @@ def write_report(
         for rank, failure in enumerate(sorted(failures, reverse=True), start=1):
             with atomic_path(folder / "worst" / f"{target}_{rank}.png") as temporary:
                 draw_failure(failure, target).save(temporary)
+    if maps := draw_failure_maps(worst):
+        with atomic_path(folder / "failures.png") as temporary:
+            maps.save(temporary, format="png", optimize=True)
 
 
 def report_text(facts: dict[str, Any], images: pd.DataFrame, summary: pd.DataFrame, reliability: pd.DataFrame,
@@ -151,39 +133,3 @@ def markdown_table(table: pd.DataFrame) -> str:
     head = [list(table.columns), ["---"] * table.shape[1]]
     rows = [[cell(value) for value in row] for row in table.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(row)} |" for row in head + rows)
-
-
-def draw_failure(failure: Failure, target: str, *, side: int = 800) -> Image.Image:
-    """The part of the image that matters, beside the same with agreed, missed and false pixels coloured."""
-    with Image.open(failure.record.image) as file:
-        plain = file.convert("RGB")
-    canvas = np.asarray(plain.convert("L").convert("RGB"), dtype=np.float32).copy()
-    p, t = failure.predicted, failure.truth
-    for mask, colour in ((p & t, AGREED), (t & ~p, MISSED), (p & ~t, FALSE)):
-        canvas[mask] = 0.2 * canvas[mask] + 0.8 * np.array(colour, dtype=np.float32)
-    window = _window(p | t)
-    parts = [part.crop(window) for part in (plain, Image.fromarray(canvas.astype(np.uint8)))]
-    scale = min(3.0, side / max(parts[0].size))
-    width, height = (max(1, round(n * scale)) for n in parts[0].size)
-    picture = Image.new("RGB", (2 * width + 4, height + CAPTION))
-    for x, part in zip((0, width + 4), parts, strict=True):
-        picture.paste(part.resize((width, height), Image.Resampling.LANCZOS), (x, CAPTION))
-    draw, font, x = ImageDraw.Draw(picture), ImageFont.load_default(size=15), 4
-    title = f"{target} in {failure.record.dataset} {failure.record.stem}: Dice {failure.dice:.3f}"
-    for text, colour in ((title, WHITE), ("agreed", AGREED), ("missed", MISSED), ("false", FALSE)):
-        draw.text((x, 4), text, fill=colour, font=font)
-        x += int(draw.textlength(text, font=font)) + 14
-    return picture
-
-
-def _window(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) around a non-empty mask, at least a third of the image wide, for orientation."""
-    window = []
-    for axis in (1, 0):
-        n = mask.shape[1 - axis]
-        inside = np.flatnonzero(mask.any(axis=axis))
-        half = max((inside[-1] - inside[0]) * 0.6, n / 6)
-        middle = (inside[0] + inside[-1]) / 2
-        window.append((int(max(0, middle - half)), int(min(n, middle + half))))
-    (y0, y1), (x0, x1) = window
-    return x0, y0, x1, y1
