@@ -118,7 +118,7 @@ def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | No
         images += synthetic_images(config["synthetic"], config["seed"])
     targets = sorted({t for image in images for t in image.targets})
     sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
-                          max_prompts=len(targets) + 1)
+                          max_prompts=len(targets) + 1, augmentation=config.get("augmentation", 1.0))
     net = UNet(len(targets)).to(run.device, memory_format=torch.channels_last)
     start_trunk(net, init, frozen_blocks=config["frozen_blocks"])
     trunk = [p for p in net.trunk.parameters() if p.requires_grad]
