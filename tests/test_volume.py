@@ -1,8 +1,7 @@
-"""Objects linked across slices: against 3-D truth, with gaps, motion, flickers, and doubtful places."""
+"""Objects linked across slices: against 3-D truth, with gaps, motion and flickers."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -12,74 +11,27 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from napari_claps.doubts import Reason, doubtful_places, write_doubts
-from napari_claps.errors import InputError, OutputError
-from napari_claps.linking import MM_RULE, PIXEL_RULE, LinkRule, SliceLinker, axial_shift, rule_for
+from napari_claps.doubts import doubtful_places
+from napari_claps.errors import InputError
+from napari_claps.linking import MM_RULE, PIXEL_RULE, LinkRule, axial_shift, rule_for
 from napari_claps.synthetic import synthetic_oct
-from napari_claps.types import Box, BoxSource, Modality, ModalityGuess, Prompt, SliceResult
-from napari_claps.volume import link_slices, number_objects
+from napari_claps.types import Box, BoxSource
+from napari_claps.volume import link_slices
+from tests.linked_slices import (
+    FLUID,
+    SPACING,
+    linked_volume,
+    links_of,
+    pocket,
+    results_of,
+    same_objects,
+    with_flicker,
+)
 
-SPACING = (0.12, 0.004, 0.011)
-FLUID = "intraretinal_fluid"
 ANY_PIXEL = replace(PIXEL_RULE, reach=0, min_overlap=1, max_gap=0, damp=False)
 CONNECTED = np.stack([np.pad([[1]], 1), np.ones((3, 3)), np.pad([[1]], 1)])
 """Within a slice objects touch at corners, across slices they overlap."""
 SLOWLY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def results_of(volumes, *, slices=None, score=0.9, presence=1.0, relabel=True):
-    """Slices of (z, y, x) masks by label, numbered in each slice anew, as the pipeline does; one box per object.
-
-    `score` and `presence` are numbers, or functions of the slice.
-    """
-    guess = ModalityGuess(Modality.OCT, None, "file")
-    prompts = tuple(Prompt(label, label, label) for label in volumes)
-    depth = len(next(iter(volumes.values())))
-    for index in range(depth) if slices is None else slices:
-        masks, boxes = {}, []
-        for label, volume in volumes.items():
-            plane = ndimage.label(volume[index] > 0, np.ones((3, 3)))[0] if relabel else volume[index]
-            masks[label] = plane.astype(np.uint16)
-            for number, place in enumerate(ndimage.find_objects(plane), start=1):
-                if place is not None:
-                    y, x = place
-                    boxes.append(Box(y.start, x.start, y.stop, x.stop, label, _at(score, index), index, number))
-        there = {label: _at(presence, index) for label in masks}
-        yield SliceResult(index, guess, prompts, masks, tuple(boxes), there, {"encode": 0.5})
-
-
-def _at(value, index):
-    return value(index) if callable(value) else value
-
-
-def links_of(results, spacing=SPACING, rule=None):
-    linker = SliceLinker(spacing, rule)
-    for result in results:
-        linker.add(result)
-    return number_objects(linker)
-
-
-def linked_volume(volume, spacing=SPACING, rule=None, **more):
-    """The (z, y, x) numbers of a volume after linking."""
-    with link_slices(results_of({FLUID: volume}, **more), spacing, rule=rule) as linked:
-        out = np.zeros(volume.shape, np.uint16)
-        for result in linked:
-            out[result.index] = result.masks[FLUID]
-    return out
-
-
-def same_objects(a, b):
-    """Whether two arrays of numbers say the same but for the numbers."""
-    pairs = np.unique(a.astype(np.int64) << 32 | b)
-    return ((a > 0) == (b > 0)).all() and len(np.unique(a)) == len(np.unique(b)) == len(pairs)
-
-
-def pocket(shape=(8, 40, 60), *, z=(1, 7), centre=(20, 30), radius=6):
-    """A cylinder along z."""
-    y, x = np.ogrid[:shape[1], :shape[2]]
-    volume = np.zeros(shape, np.uint16)
-    volume[z[0]:z[1]] = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
-    return volume
 
 
 @pytest.fixture(scope="module")
@@ -225,13 +177,6 @@ def test_layers_and_trees_stay_one_object(label):
         assert linked.links.n_objects == {label: 1}
 
 
-def with_flicker(side=6):
-    """A pocket in all slices, and away from it a square in slice 4 only."""
-    volume = pocket(z=(0, 8))
-    volume[4, 8 - side // 2:8 + side // 2, 8 - side // 2:8 + side // 2] = 1
-    return volume
-
-
 def flicker_score(volume, *, score, presence, rule=None, spacing=SPACING, slices=None):
     """Score of the object at (4, 8, 8) after linking, None if it is gone; box and mask must agree."""
     with link_slices(results_of({FLUID: volume}, score=score, presence=presence, slices=slices), spacing,
@@ -319,85 +264,3 @@ def test_the_generator_is_closed_when_linking_fails():
     with pytest.raises(InputError):
         link_slices(results(), SPACING)
     assert closed == [True]
-
-
-def doubts_of(volume, *, label=FLUID, spacing=SPACING, slices=None, **more):
-    return doubtful_places(links_of(results_of({label: volume}, slices=slices, **more), spacing))
-
-
-def test_a_regular_volume_has_no_doubts(eye):
-    assert doubts_of(pocket()) == []
-    z, y, x = np.ogrid[-6:7, -20:21, -30:31]
-    ellipsoid = (z / 5.5) ** 2 + (y / 18) ** 2 + (x / 28) ** 2 <= 1
-    assert doubts_of(ellipsoid) == [], "an ellipsoid grows fast at its ends"
-    assert doubts_of(eye.truth["retina"], label="retina", spacing=eye.image.spacing) == []
-
-
-def test_single_slice_is_listed_also_when_it_is_sure():
-    (doubt,) = doubts_of(pocket(z=(4, 5), centre=(10, 40), radius=10), score=0.95)
-    assert (doubt.reason, doubt.slice_index, doubt.label, doubt.instance) == (Reason.SINGLE_SLICE, 4, FLUID, 1)
-    assert doubt.position == pytest.approx((4, 10, 40))
-    assert doubt.severity == pytest.approx(0.05)
-    assert doubts_of(pocket(z=(4, 5)), spacing=(1.0, 0.004, 0.011)) == [], "neighbours 1 mm away prove nothing"
-
-
-def test_removed_flicker_is_listed():
-    (doubt,) = doubts_of(with_flicker(), score=0.6, presence=0.1)
-    assert (doubt.reason, doubt.slice_index, doubt.instance) == (Reason.REMOVED, 4, 0)
-    assert doubt.position == pytest.approx((4, 7.5, 7.5))
-    assert doubt.severity == pytest.approx(0.6 * 36 * SPACING[1] * SPACING[2] / MM_RULE.small)
-
-
-def test_specks_come_last_or_not_at_all():
-    """In a single slice an object smaller than the rule's smallest one is less severe, in proportion to its area."""
-    volume = pocket(z=(4, 5), centre=(10, 12), radius=9) | pocket(z=(4, 5), centre=(30, 45), radius=3)
-    volume |= pocket(z=(4, 5), centre=(6, 50), radius=1)
-    large, speck = doubts_of(volume, score=0.4)
-    assert large.position[1] == pytest.approx(10) and large.severity == pytest.approx(0.6)
-    assert speck.severity == pytest.approx(0.6 * 29 * SPACING[1] * SPACING[2] / MM_RULE.small)
-    assert doubts_of(volume, score=0.4, spacing=None)[1].severity == pytest.approx(0.6 * 29 / PIXEL_RULE.small)
-
-
-def test_jump_of_area_is_listed_once():
-    outlier = pocket(shape=(10, 80, 90), z=(1, 9), centre=(40, 45), radius=7)
-    outlier[5] |= pocket(shape=(10, 80, 90), centre=(40, 45), radius=25)[5]
-    (doubt,) = doubts_of(outlier)
-    assert (doubt.reason, doubt.slice_index, doubt.instance) == (Reason.AREA_JUMP, 5, 1)
-    assert 0.9 < doubt.severity < 0.95
-    step = pocket(shape=(10, 80, 90), z=(1, 5), centre=(40, 45), radius=7)
-    step |= pocket(shape=(10, 80, 90), z=(5, 9), centre=(40, 45), radius=25)
-    assert [(d.reason, d.slice_index) for d in doubts_of(step)] == [(Reason.AREA_JUMP, 5)]
-
-
-def test_what_misses_between_neighbours_is_listed():
-    volume = pocket()
-    volume[4] = 0
-    (doubt,) = doubts_of(volume, score=0.8)
-    assert (doubt.reason, doubt.slice_index, doubt.instance) == (Reason.MISSING, 4, 1)
-    assert doubt.position == pytest.approx((4, 20, 30))
-    assert doubt.severity == pytest.approx(0.8)
-    assert doubts_of(volume, slices=[1, 2, 3, 5, 6], score=0.8) == [], "slice 4 was not looked at"
-
-
-def test_disagreement_of_presence_is_listed():
-    (doubt,) = doubts_of(pocket(), presence=lambda k: 0.2 if k == 3 else 0.9)
-    assert (doubt.reason, doubt.slice_index, doubt.instance) == (Reason.DISAGREEMENT, 3, 0)
-    assert doubt.severity == pytest.approx(0.7)
-    assert doubt.position == pytest.approx((3, 20, 30))
-    hole = pocket(z=(0, 3), centre=(10, 10)) | pocket(z=(4, 8), centre=(30, 50))
-    assert [(d.reason, d.slice_index, d.severity) for d in doubts_of(hole)] == [(Reason.DISAGREEMENT, 3, 0.5)]
-
-
-def test_doubts_come_most_severe_first_and_go_to_a_file(tmp_path):
-    volume = pocket() | pocket(z=(4, 5), centre=(8, 8), radius=5)
-    volume[3] = 0
-    doubts = doubts_of(volume, score=0.8)
-    assert [d.reason for d in doubts] == [Reason.MISSING, Reason.SINGLE_SLICE]
-    write_doubts(doubts, tmp_path / "doubts.csv")
-    with (tmp_path / "doubts.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert rows[1] == {"slice": "4", "structure": FLUID, "instance": str(doubts[1].instance), "reason": "single slice",
-                       "severity": "0.071", "z": "4.0", "y": "8.0", "x": "8.0"}
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_doubts(doubts, tmp_path / "file" / "doubts.csv")
