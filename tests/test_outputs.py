@@ -41,6 +41,7 @@ from napari_claps.types import (
     SliceResult,
     SpacingSource,
 )  # fmt: skip
+from tests.vendor_fixtures import write_heyex_xml
 
 SLOW_MACHINE = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 LABELS = ("vessel", "optic_disc", "dark µ spots")
@@ -145,6 +146,18 @@ def test_sha256_sees_content_and_names(tmp_path):
     assert sha256_of(folder / "1.png") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
     (folder / "1.png").rename(folder / "2.png")
     assert sha256_of(folder) != first
+
+
+def test_the_hash_of_an_export_is_that_of_its_pictures_too(tmp_path) -> None:
+    export, _ = write_heyex_xml(tmp_path / "export")
+    first = sha256_of(export)
+    picture = export.parent / "B2.tif"
+    content = picture.read_bytes()
+    picture.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert sha256_of(export) != first
+    picture.write_bytes(content)
+    (export.parent / "beside.txt").write_text("no part of it")
+    assert sha256_of(export) == first
 
 
 class FakeManifest:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_claps import __version__
 from napari_claps.errors import InputError
+from napari_claps.io.heyex_xml import pictures_of
 from napari_claps.measure import scale_source
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess, Prompt, RetinalImage
@@ -55,6 +56,8 @@ def machine() -> dict[str, Any]:
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of all files in a folder.
 
+    Of a HEYEX export it is that of the XML file followed by the names and contents of its pictures.
+
     Raises
     ------
     InputError
@@ -68,6 +71,10 @@ def sha256_of(path: Path) -> str:
                 _update(digest, file)
         else:
             _update(digest, path)
+            for name in sorted(pictures_of(path)) if path.suffix.lower() == ".xml" else ():
+                if (picture := path.parent / name).is_file():  # what is missing is an error of the reader
+                    digest.update(name.encode())
+                    _update(digest, picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such image.") from error
     except OSError as error:
