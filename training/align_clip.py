@@ -3,7 +3,8 @@
 ``python -m training.align_clip --init SEGMENTER_RUN/final.pt --out RUN``
 
 Trunk and text tower are frozen; only the projection and the temperature are
-fitted, on features of the whole field at the size that inference uses.
+fitted, on features of the whole field at the size that inference uses, centred
+and scaled (`training.standardised_projection`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from training.labelled import LabelledImage, labelled_images
 from training.pretrain_clip import contrastive_loss, signature_embeddings
 from training.run import Run, load_config
 from training.stage import run_stage
+from training.standardised_projection import StandardisedProjection
 from training.train_segmenter import load_clip
 
 
@@ -58,6 +60,14 @@ def pooled_features(clip: RetinalClip, paths: list[Path], rng: random.Random, *,
     return torch.stack(rows)
 
 
+@torch.no_grad()
+def _embedded(texts: list[str], clip: RetinalClip, known: dict[str, Tensor]) -> Tensor:
+    """Embeddings (N, D) of texts; the text tower is frozen, so each text goes through it once."""
+    if new := [t for t in dict.fromkeys(texts) if t not in known]:
+        known.update(zip(new, clip.encode_text(new), strict=True))
+    return torch.stack([known[t] for t in texts])
+
+
 def train(config: dict, out: Path, init: Path) -> Path:
     """Run the stage; returns the checkpoint written."""
     run = Run(out, config)
@@ -74,29 +84,34 @@ def train(config: dict, out: Path, init: Path) -> Path:
     held_features = pooled_features(clip, [i.path for i in held], rng, augment=False) if held else None
 
     features = features.clone()
-    head = clip.model.visual.head
-    head.requires_grad_(True)
+    projection = clip.model.visual.head.proj
+    head = StandardisedProjection(projection.weight, features)
     clip.model.logit_scale.requires_grad_(True)
     optimizer = torch.optim.AdamW([*head.parameters(), clip.model.logit_scale], lr=config["lr"], weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config["lr"], total_steps=config["steps"], pct_start=0.05)
     by_modality: dict[Modality, list[int]] = {}
     for i, label in enumerate(labels):
         by_modality.setdefault(label.modality, []).append(i)
+    embeddings: dict[str, Tensor] = {}
     for step in run.steps(0, config["steps"]):
         batch = [rng.choice(by_modality[rng.choice(list(by_modality))]) for _ in range(config["batch"])]
         keys = list(dict.fromkeys(
             (labels[i].modality, rng.choice(sorted(labels[i].true)) if labels[i].true and rng.random() < 0.5 else "")
             for i in batch))
         relation = torch.tensor([[labels[i].relation(k) for k in keys] for i in batch])
-        with torch.no_grad():
-            texts = clip.encode_text([caption(k, rng) for k in keys])
+        texts = _embedded([caption(k, rng) for k in keys], clip, embeddings)
         loss = contrastive_loss(F.normalize(head(features[batch]), dim=-1), texts, relation, clip.scale)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        schedule.step()
         run.log(step, loss=loss.item())
+    with torch.no_grad():
+        projection.weight.copy_(head.folded(features))
     if held_features is not None:
         with torch.no_grad():
-            best = (F.normalize(head(held_features.clone()), dim=-1) @ signature_embeddings(clip).T).argmax(1).tolist()
+            images = F.normalize(projection(held_features.clone()), dim=-1)
+            best = (images @ signature_embeddings(clip).T).argmax(1).tolist()
         right = sum(list(MODALITIES)[b] == i.labels.modality for b, i in zip(best, held, strict=True))
         run.log(config["steps"], modality_accuracy_held_out=right / len(held), n=len(held))
     return run.finish(clip, arch={"clip": state["arch"]["clip"]})
