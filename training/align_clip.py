@@ -38,10 +38,10 @@ from training.train_segmenter import load_clip
 
 
 def chosen_images(per_group: int, rng: random.Random) -> list[LabelledImage]:
-    """At most `per_group` images of each data set and label."""
+    """At most `per_group` images of each data set and label; of those with masks, of each set of findings."""
     groups: dict[tuple[str, str], list[LabelledImage]] = {}
     for image in labelled_images():
-        groups.setdefault((image.dataset, image.cell), []).append(image)
+        groups.setdefault((image.dataset, image.cell or " ".join(sorted(image.labels.true))), []).append(image)
     return [image for group in groups.values() for image in rng.sample(group, min(per_group, len(group)))]
 
 
