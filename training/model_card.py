@@ -37,8 +37,8 @@ DATA = """\
 """
 
 WORST = f"""\
-The three worst masks of each target in the validation images of IDRiD and of the B-scans (green: agreed, orange: missed, purple: false).
-Maps without the images, made from the annotations of IDRiD (Porwal et al. 2018, CC BY 4.0) and of the B-scans of Kermany et al.
+Of the three worst masks of each target in the validation images those that are of IDRiD or of the B-scans (green: agreed, orange: missed,
+purple: false). Maps without the images, made from the annotations of IDRiD (Porwal et al. 2018, CC BY 4.0) and of the B-scans of Kermany et al.
 2018 (CC BY 4.0); `REPORT/worst` has the images of all data sets, for those who have the data.
 
 ![Agreed, missed and false pixels of the worst masks]({FAILURES})"""
