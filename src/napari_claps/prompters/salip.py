@@ -69,12 +69,13 @@ class SalipOptions:
 
 DEFAULTS: Mapping[Modality, SalipOptions] = MappingProxyType({
     **dict.fromkeys(Modality, SalipOptions(score=0.1)),
-    Modality.FFA: SalipOptions(points_per_side=16, predicted_iou=0.05, level=-1.0, top_k=2, score=0.15),
-    Modality.OCT: SalipOptions(points_per_side=16, predicted_iou=0.05, min_area=0.0003, top_k=2, score=0.15),
+    Modality.FFA: SalipOptions(predicted_iou=0.2, top_k=2, score=0.1),
+    Modality.OCT: SalipOptions(points_per_side=16, predicted_iou=0.2, stability=0.05, min_area=0.001, top_k=2,
+                               score=0.25),
 })
-"""Chosen by ``training/choose_salip.py`` with claps-tiny 0.4.0 on held-out images of ``train``: 6 fundus photographs
-(IDRiD and Drishti-GS; they stand in for modalities without data), 2 angiograms and 3 B-scans. Dice there: 0.86, 0.56,
-0.28."""
+"""Chosen by ``training/choose_salip.py`` with claps-tiny 0.5.0 on held-out images of ``train``: 6 fundus photographs
+(IDRiD and Drishti-GS; they stand in for modalities without data), 2 angiograms and 3 B-scans. Dice there: 0.86, 0.58,
+0.25."""
 
 
 class SalipPrompter:
