@@ -67,7 +67,7 @@ and a SAM head ({size:.0f} MB in half precision). {note}
 
 {n} validation images; only the image and the target names were given, modality detected: right in {modality:.1%}.
 Mean Dice over the images that show the target, with the bootstrap 95 % interval. Thresholds were chosen on a held-out part of
-the training images; one rule was changed after a look at these (see *What limits it*).
+the training images; several choices were made after a look at these, so that they are a little optimistic (see *What limits it*).
 
 {table}
 
