@@ -58,7 +58,7 @@ def masks_of_boxes(bundle: Bundle, item: Annotated, targets: Sequence[str], side
         if not parts:
             return found
         with bundle.precision():
-            maps = bundle.segmenter.decode_pixels(bundle.encode(view))
+            maps = bundle.segmenter.decode_pixels(bundle.encode(view), item.record.modality)
             for start in range(0, len(parts), AT_ONCE):
                 some = parts[start:start + AT_ONCE]
                 which = torch.tensor([i for i, _ in some], device=view.device)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.draw import ellipse
 
-from napari_claps.masks import box_iou, drop_low_scores, extract_objects, match_boxes
+from napari_claps.masks import box_iou, drop_low_scores, extract_objects, keep_single, match_boxes
 from napari_claps.types import BoxSource
 
 
@@ -50,6 +51,40 @@ def test_nothing_is_found_in_nothing() -> None:
     empty = np.zeros((10, 10), np.float32)
     objects = extract_objects(empty, threshold=0.5, min_area=4, whole=False)
     assert not objects.any() and match_boxes(objects, empty, [(0, 0, 5, 5, 0.9)], name="x", slice_index=0) == ()
+
+
+def ellipse_mask(centre: tuple[float, float], radii: tuple[float, float], rotation: float) -> np.ndarray:
+    mask = np.zeros((120, 160), bool)
+    mask[ellipse(*centre, *radii, shape=mask.shape, rotation=rotation)] = True
+    return mask
+
+
+@given(st.floats(40, 80), st.floats(50, 110), st.floats(15, 30), st.floats(15, 30), st.floats(-1.5, 1.5))
+def test_the_ellipse_of_an_ellipse_is_itself(y: float, x: float, a: float, b: float, rotation: float) -> None:
+    mask = ellipse_mask((y, x), (a, b), rotation)
+    single = keep_single(mask.astype(np.uint16), mask.astype(np.float32))
+    assert single.dtype == np.uint16 and np.count_nonzero((single > 0) ^ mask) <= 0.05 * mask.sum()
+
+
+def test_of_two_discs_the_one_with_more_evidence_stays_without_holes_and_rags() -> None:
+    disc, speck = ellipse_mask((60, 60), (40, 36), 0.0), ellipse_mask((60, 130), (8, 8), 0.0)
+    y, x = np.mgrid[:120, :160] - np.array([60, 60])[:, None, None]
+    found = np.hypot(y / 40, x / 36) < 1 + 0.08 * np.sin(9 * np.arctan2(y, x))  # ragged by vessels
+    found[58:62, 58:62] = False  # a hole
+    probability = np.where(found, 0.8, np.where(speck, 1.0, 0.1)).astype(np.float32)
+    objects = extract_objects(probability, threshold=0.5, min_area=4, whole=False)
+    assert objects.max() == 2
+    single = keep_single(objects, probability) > 0
+    assert not (single & speck).any() and single[60, 60]
+    assert np.count_nonzero(single ^ disc) < 0.3 * np.count_nonzero(found ^ disc)
+
+
+def test_what_is_not_round_or_cut_by_the_border_keeps_its_outline() -> None:
+    crossed = np.zeros((100, 100), np.uint16)
+    crossed[45:55, 10:90] = crossed[10:90, 45:55] = 1
+    cut = ellipse_mask((0, 60), (25, 25), 0.0).astype(np.uint16)
+    for objects in (crossed, cut, np.zeros((9, 9), np.uint16)):
+        np.testing.assert_array_equal(keep_single(objects, objects.astype(np.float32)), objects)
 
 
 box = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(51, 100)] * 2)

@@ -137,7 +137,7 @@ def test_points_keep_square_cells() -> None:
 
 
 def test_points_reach_sam_in_pixels_of_the_view(bundle: Bundle, features: ImageFeatures) -> None:
-    maps = bundle.segmenter.decode_pixels(features)
+    maps = bundle.segmenter.decode_pixels(features, "cfp")
     predictor = MapsPredictor(bundle.segmenter, maps, 1)
     point, label = torch.tensor([[[10.0, 6.0]]]), torch.ones(1, 1)
     with torch.inference_mode():
@@ -187,7 +187,7 @@ def test_the_proposals_serve_all_targets_and_the_maps_are_made_once(bundle: Bund
     monkeypatch.setattr(salip, "propose_masks", counted("propose", propose_masks))
     monkeypatch.setattr(encoder, "forward", counted("encode", encoder.forward))
     find(bundle, fresh, OPEN)
-    bundle.segmenter.decode_pixels(fresh)
+    bundle.segmenter.decode_pixels(fresh, "cfp")
     assert calls == {"encode": 0, "decode": 1, "propose": 2}  # two views, three prompts
 
 
@@ -218,7 +218,7 @@ def test_values_that_are_no_numbers_are_an_error_not_an_absence(bundle: Bundle, 
     with pytest.raises(BundleError, match=r"bundle tiny gave values that are no numbers \(NaN"):
         find(bundle, broken, OPEN)
     # The maps of the mask head are good, the cut-outs are not.
-    maps = bundle.segmenter.decode_pixels(features)
+    maps = bundle.segmenter.decode_pixels(features, "cfp")
     blind = replace(features, image=features.image * float("nan"), memo={"sam": maps})
     with pytest.raises(BundleError, match="no numbers"):
         find(bundle, blind, OPEN)

@@ -151,7 +151,7 @@ INSIDE, OUTSIDE = ViewPoint(30.0, 22.0, True), ViewPoint(70.0, 22.0, False)
 
 @torch.inference_mode()
 def masks(bundle: Bundle, boxes: list[ViewBox | None], text: torch.Tensor | None = None) -> torch.Tensor:
-    maps = bundle.segmenter.decode_pixels(features_of(bundle))
+    maps = bundle.segmenter.decode_pixels(features_of(bundle), "cfp")
     views = torch.zeros(len(boxes), dtype=torch.int64)
     return ask_masks(bundle.segmenter, maps, views, text, boxes).logits
 

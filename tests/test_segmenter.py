@@ -34,7 +34,7 @@ def test_one_pass_gives_all_levels(bundle: Bundle, views: torch.Tensor) -> None:
 
 
 def test_prompts_of_all_kinds_share_a_batch(bundle: Bundle, views: torch.Tensor) -> None:
-    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views))
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views), "cfp")
     text = bundle.clip_text(("retinal vessels in a colour fundus photograph",))
     nan = float("nan")
     prompts = MaskPrompts(
@@ -57,7 +57,7 @@ def test_each_text_has_weights_of_its_own(bundle: Bundle, views: torch.Tensor) -
     texts = bundle.clip_text(("retinal arteries in a colour fundus photograph",
                               "retinal veins in a colour fundus photograph"))
     nothing = torch.full_like(texts[:1], float("nan"))
-    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]), "cfp")
     weights = encoder.classify(MaskPrompts(view=torch.zeros(3, dtype=torch.long), text=torch.cat([texts, nothing])),
                                maps.pixels)
     assert weights.shape == (3, 9) and not torch.allclose(weights[0], weights[1])
@@ -77,7 +77,7 @@ def test_each_text_has_weights_of_its_own(bundle: Bundle, views: torch.Tensor) -
 
 
 def test_another_box_changes_the_mask(bundle: Bundle, views: torch.Tensor) -> None:
-    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+    maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]), "cfp")
     masks = [bundle.segmenter.predict_masks(maps, MaskPrompts(view=torch.zeros(1, dtype=torch.long),
                                                               boxes=torch.tensor([box]))).logits
              for box in ([0.0, 0.0, 20.0, 20.0], [60.0, 30.0, 90.0, 60.0])]
@@ -100,7 +100,7 @@ def test_a_prompt_without_text_learns_from_what_it_encloses(bundle: Bundle, view
     regions = prompts.regions(32, 48)
     np.testing.assert_allclose(regions, [[0, 0, 48, 32], [5, 4, 20, 15], [8, 4, 12, 8]])
     with torch.inference_mode():
-        maps = sam.decode_pixels(bundle.clip.encode_image(views))
+        maps = sam.decode_pixels(bundle.clip.encode_image(views), "cfp")
         before = bundle.segmenter.predict_masks(maps, prompts).logits
         assert torch.equal(sam.predict_masks(maps, prompts).logits, before)
         torch.nn.init.normal_(sam.prompt_encoder.no_text_regions.layers.layers[-1].weight)
@@ -124,9 +124,27 @@ def test_region_features_are_means_over_the_box() -> None:
     assert (means[1:] == 0).all()
 
 
+def test_a_modality_can_have_a_pixel_decoder_of_its_own(bundle: Bundle, views: torch.Tensor) -> None:
+    sam = RetinalSam(bundle.clip, replace(bundle.segmenter.config, own_pixels=("octa",))).eval()
+    own = {k: v for k, v in sam.head_state_dict().items() if "own_pixel_decoders.octa." in k}
+    assert own
+    sam.load_head_state_dict({**bundle.segmenter.head_state_dict(), **own})
+    with torch.inference_mode():
+        features = bundle.clip.encode_image(views)
+        octa, cfp = sam.decode_pixels(features, "octa"), sam.decode_pixels(features, "cfp")
+        assert sam.decode_pixels(features, "octa") is octa and sam.decode_pixels(features, "uwf") is cfp, "once for a view"
+        common = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views), "octa")
+        assert torch.equal(cfp.pixels, common.pixels) and not torch.allclose(octa.pixels, common.pixels)
+        mixed = sam.decode_mixed(bundle.clip.encode_image(views), ("octa", "cfp"))
+        turned = sam.decode_mixed(bundle.clip.encode_image(views), ("slo", "octa"))
+    for maps, first, second in ((mixed, octa, cfp), (turned, cfp, octa)):
+        assert torch.allclose(maps.pixels[0], first.pixels[0], atol=1e-5)
+        assert torch.allclose(maps.embedding[1], second.embedding[1], atol=1e-5)
+
+
 def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, views: torch.Tensor) -> None:
     again = load_bundle(tiny_bundle, device="cpu")
-    a, b = (x.segmenter.decode_pixels(x.clip.encode_image(views)).pixels for x in (bundle, again))
+    a, b = (x.segmenter.decode_pixels(x.clip.encode_image(views), "cfp").pixels for x in (bundle, again))
     np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
@@ -141,7 +159,7 @@ def test_half_precision_does_not_move_the_prompts(bundle: Bundle, views: torch.T
     with torch.inference_mode():
         for half in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]))
+                maps = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views[:1]), "cfp")
                 found = bundle.segmenter.predict_masks(maps, prompts)
     assert maps.embedding.dtype is torch.bfloat16 and torch.isfinite(found.logits).all()
     for exact, coarse in zip(*seen, strict=True):

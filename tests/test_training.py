@@ -74,6 +74,26 @@ def test_a_part_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Pat
         train({**alone, "only": "boxes"}, tmp_path / "c", tmp_path / "a" / "final.pt")
 
 
+def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+    """It starts as the shared one, which stays; one of another modality that an earlier run learnt stays too."""
+    first = train({**CONFIG, "steps": 1}, tmp_path / "a", clip_checkpoint)
+    shared, own = "image_encoder.pixel_decoder.", "image_encoder.own_pixel_decoders."
+    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only": "oct pixels",
+             "segmenter": {**CONFIG["segmenter"], "own_pixels": ["octa", "oct"]}}
+    old = load_checkpoint(first)
+    old["segmenter"] |= {k.replace(shared, own + "octa."): v + 1 for k, v in old["segmenter"].items() if shared in k}
+    torch.save(old, tmp_path / "octa.pt")
+    then = load_checkpoint(train(alone, tmp_path / "b", first, tmp_path / "octa.pt"))
+    assert then["arch"]["segmenter"]["own_pixels"] == ("octa", "oct")
+    fresh = {k: v for k, v in then["segmenter"].items() if k.startswith(own + "oct.")}
+    assert {k: v for k, v in then["segmenter"].items() if k not in fresh}.keys() == old["segmenter"].keys()
+    assert all(torch.equal(then["segmenter"][k], v) for k, v in old["segmenter"].items())
+    moved = [(v - then["segmenter"][k.replace(own + "oct.", shared)]).abs().max() for k, v in fresh.items()]
+    assert 0 < max(moved) < 0.1
+    with pytest.raises(InputError, match=r"only = 'oct pixels': this mask head has no such part.*own_pixels"):
+        train({**alone, "segmenter": CONFIG["segmenter"]}, tmp_path / "c", first, first)
+
+
 def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
     whole = {**CONFIG, "steps": 8, "save_every": 4}
     path = train(whole, tmp_path / "a", clip_checkpoint)

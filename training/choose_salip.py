@@ -130,7 +130,7 @@ def candidates(bundle: Bundle, record: Record) -> dict[tuple[int, float], Candid
     if len(tiles) > 1:
         return {}
     features = bundle.encode(cut(batch, tiles[0]))
-    maps = bundle.segmenter.decode_pixels(features)
+    maps = bundle.segmenter.decode_pixels(features, record.modality)
     shape = tuple(maps.pixels.shape[-2:])
     truth = np.zeros((len(targets), *shape), bool)
     inner = tuple(n // PIXEL_STRIDE for n in batch.shape[-2:])

@@ -136,15 +136,16 @@ def measure_view(bundle: Bundle, view: View, prompt: Prompt, modality: Modality,
         tried.append((rule, points, found, max(scores, default=0.0)))
     pair = bundle.manifest.pair(modality, prompt.target)
     masks = {} if view.truth is None or pair is None else masks_of(
-        bundle, view, list(dict.fromkeys(box for _, _, found, _ in tried for box in found)), pair.threshold)
+        bundle, view, modality, list(dict.fromkeys(box for _, _, found, _ in tried for box in found)), pair.threshold)
     return [asdict(rule) | asdict(points) | {
         "score": score, "dice": None if view.truth is None else dice([masks[b] for b in found], view.truth),
     } for rule, points, found, score in tried]
 
 
-def masks_of(bundle: Bundle, view: View, boxes: Sequence[ViewBox], threshold: float) -> dict[ViewBox, np.ndarray]:
+def masks_of(bundle: Bundle, view: View, modality: Modality, boxes: Sequence[ViewBox],
+             threshold: float) -> dict[ViewBox, np.ndarray]:
     """The mask (h / 2, w / 2) bool that counts for each box, drawn by SAM without words."""
-    maps = bundle.segmenter.decode_pixels(view.features)
+    maps = bundle.segmenter.decode_pixels(view.features, modality)
     masks = {}
     for start in range(0, len(boxes), PROMPTS_AT_ONCE):
         part = boxes[start:start + PROMPTS_AT_ONCE]

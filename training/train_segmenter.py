@@ -26,6 +26,7 @@ from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
+from napari_claps.types import Modality
 from napari_claps.vocabulary import TARGETS, Kind
 from training.mask_loss import contrast_loss, mask_loss
 from training.provenance import record_files
@@ -133,6 +134,12 @@ def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
     old, own = load_checkpoint(checkpoint).get("segmenter"), sam.head_state_dict()
     if old is None:
         raise InputError(f"{checkpoint}: holds no mask head to start from. Give the final.pt of train_segmenter.")
+    # What is to be one modality's own starts from what it shared with the others.
+    shared, apart = "image_encoder.pixel_decoder.", "image_encoder.own_pixel_decoders."
+    for name in own:
+        start = shared + name.removeprefix(apart).partition(".")[2]
+        if name.startswith(apart) and start in old:
+            old.setdefault(name, old[start])
     fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
                and not k.endswith((".text_mean", ".text_std"))}
     if len(fitting) < len(own) / 2:
@@ -141,12 +148,13 @@ def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
     sam.load_head_state_dict({**own, **fitting})
 
 
-LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head"}
+LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head",
+                **{f"{m} pixels": f"image_encoder.own_pixel_decoders.{m}." for m in Modality}}
 """Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
 
 
 def learn_only(sam: RetinalSam, part: str) -> None:
-    """Leave only a part of the mask head to be learnt, on which no mask of a text depends.
+    """Leave only a part of the mask head to be learnt, on which no other mask of a text depends.
 
     Raises
     ------
@@ -155,8 +163,12 @@ def learn_only(sam: RetinalSam, part: str) -> None:
     """
     if part not in LEARNT_ALONE:
         raise InputError(f"only = {part!r} is unknown. Known are: {', '.join(LEARNT_ALONE)}.")
+    learnt = [n for n, _ in sam.named_parameters() if n.startswith(LEARNT_ALONE[part])]
+    if not learnt:
+        raise InputError(f"only = {part!r}: this mask head has no such part. Name the modality in own_pixels of "
+                         "[segmenter].")
     for name, parameter in sam.named_parameters():
-        parameter.requires_grad_(name.startswith(LEARNT_ALONE[part]))
+        parameter.requires_grad_(name in learnt)
 
 
 def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
@@ -195,7 +207,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     both = nn.ModuleList([sam, average.model])
     first = run.resume(both, optimizer, schedule, rng)
     predict = run.parallel(
-        sam, lambda views, prompts: sam.predict_masks(sam.decode_pixels(clip.encode_image(views)), prompts))
+        sam, lambda views, modalities, prompts: sam.predict_masks(
+            sam.decode_mixed(clip.encode_image(views), modalities), prompts))
 
     for step in run.steps(first, config["steps"]):
         batch = sampler.batch(config["batch"], rng)
@@ -216,7 +229,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
             point_labels=torch.cat([-torch.ones(count, 1, device=run.device), labels]),
         )
         with run.autocast():
-            prediction = predict(views, prompts)
+            prediction = predict(views, batch.modalities, prompts)
         losses = mask_loss(prediction, torch.cat([batch.masks, objects]))
         losses["contrast"] = contrast_loss(prediction.logits[:count], batch.masks, index)
         loss = (config["cross_weight"] * losses["cross"] + losses["dice"] + 0.1 * losses["presence"]

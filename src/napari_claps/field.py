@@ -17,6 +17,7 @@ from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.manifest import Pair
 from napari_claps.models.mask_prompts import PIXEL_STRIDE
+from napari_claps.models.pixel_decoder import PixelMaps
 from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.prompters.sam_prompts import ask_masks
 from napari_claps.tile_mean import TileMean, resized
@@ -141,7 +142,8 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
                                   (tile.height, tile.width)) if boxed else [[] for _ in planes]
             found = [f[:MAX_BOXES] for f in found]
             clock.lap("detect")
-            probability, there = _masks(bundle, features, text, found, boxed, text_shares,
+            maps = bundle.segmenter.decode_pixels(features, pairs[0].modality)
+            probability, there = _masks(bundle, features, maps, text, found, boxed, text_shares,
                                         worded=prompter.text_weight is None)
         bundle.check_finite(*features.levels[-1:], probability, there)
         presence = torch.maximum(presence, there)
@@ -177,15 +179,15 @@ def _text_shares(prompter: Prompter, boxed: Sequence[int], pairs: Sequence[Pair]
     return [weight if i in set(boxed) else 1.0 for i, weight in enumerate(chosen)]
 
 
-def _masks(bundle: Bundle, features: ImageFeatures, text: Tensor | None, found: Sequence[Sequence[ViewBox]],
-           boxed: Sequence[int], text_shares: Sequence[float], *, worded: bool) -> tuple[Tensor, Tensor]:
+def _masks(bundle: Bundle, features: ImageFeatures, maps: PixelMaps, text: Tensor | None,
+           found: Sequence[Sequence[ViewBox]], boxed: Sequence[int], text_shares: Sequence[float], *,
+           worded: bool) -> tuple[Tensor, Tensor]:
     """Probabilities (S, P, h, w) and presence (S, P) of one tile of S slices.
 
     Without `text` only boxes count. Boxes go with the words of their prompt if `worded`; if not, they alone say what is
     there, or every method would give the mask of the words.
     """
     sam = bundle.segmenter
-    maps = sam.decode_pixels(features)
     slices, count = len(found), len(text_shares)
     device = features.views.device
     text_shares = text_shares if text is not None else [0.0] * count

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from napari_claps.calibration import calibrated_presence, presence_inputs
 from napari_claps.conformal import band
-from napari_claps.masks import drop_low_scores, extract_objects, match_boxes
+from napari_claps.masks import drop_low_scores, extract_objects, keep_single, match_boxes
 from napari_claps.models.manifest import Pair
 from napari_claps.types import Box, Prompt
 from napari_claps.uncertainty import binary_entropy
@@ -86,8 +86,11 @@ def decide(prompt: Prompt, pair: Pair, scores: Scores, *, area: float, slice_ind
     probability = scores.probability if mean is None else mean
     mask, boxes = np.zeros(probability.shape, np.uint16), ()
     if not absent:
-        whole = prompt.target is not None and TARGETS[prompt.target].kind in (Kind.TREE, Kind.BAND)
+        target = TARGETS[prompt.target] if prompt.target is not None else None
+        whole = target is not None and target.kind in (Kind.TREE, Kind.BAND)
         mask = extract_objects(probability, threshold=pair.threshold, min_area=pair.min_area * area, whole=whole)
+        if target is not None and target.single:
+            mask = keep_single(mask, probability)
         boxes = match_boxes(mask, probability, scores.boxes, name=prompt.label, slice_index=slice_index)
         mask, boxes = drop_low_scores(mask, boxes, score_threshold)
     entropy = None

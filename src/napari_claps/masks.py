@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from skimage.draw import ellipse
 from skimage.measure import label, regionprops
 
 from napari_claps.types import Box, BoxSource
@@ -15,6 +16,10 @@ MATCH_IOU = 0.3
 
 SMALL_SCALE = np.ones((3, 3), bool)
 """Objects that touch at a corner are one (8-connected)."""
+
+ELLIPSE_IOU = 0.85
+"""Overlap with its ellipse from which an object counts as round. Masks that experts drew (40 discs, 22 cups of
+Drishti-GS and IDRiD) have at least 0.92."""
 
 
 def extract_objects(probability: np.ndarray, *, threshold: float, min_area: float, whole: bool) -> np.ndarray:
@@ -48,6 +53,40 @@ def extract_objects(probability: np.ndarray, *, threshold: float, min_area: floa
     if whole:
         objects = objects > 0
     return np.minimum(objects, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def keep_single(objects: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Keep the one object of a round target that an eye has once, and make it the ellipse of its moments.
+
+    M-Net ends with such an ellipse too (Fu et al., TMI 2018, arXiv 1801.00926). An object that is not round, or that
+    the border of the image cuts, keeps its outline.
+
+    Parameters
+    ----------
+    objects : ndarray
+        (y, x) instance numbers.
+    probability : ndarray
+        (y, x) float; the object with the highest sum is kept.
+
+    Returns
+    -------
+    ndarray
+        (y, x) uint16, 1 in the object, without holes.
+    """
+    count = int(objects.max())
+    if not count:
+        return objects
+    sums = ndimage.sum_labels(probability, objects, range(1, count + 1))
+    mask = ndimage.binary_fill_holes(objects == 1 + int(np.argmax(sums)))
+    (region,) = regionprops(mask.astype(np.uint8))
+    y0, x0, y1, x1 = region.bbox
+    if y0 > 0 and x0 > 0 and y1 < mask.shape[0] and x1 < mask.shape[1]:
+        smooth = np.zeros_like(mask)
+        smooth[ellipse(*region.centroid, region.axis_major_length / 2, region.axis_minor_length / 2,
+                       shape=mask.shape, rotation=region.orientation)] = True
+        if np.count_nonzero(mask & smooth) >= ELLIPSE_IOU * np.count_nonzero(mask | smooth):
+            mask = smooth
+    return mask.astype(np.uint16)
 
 
 def match_boxes(objects: np.ndarray, probability: np.ndarray,

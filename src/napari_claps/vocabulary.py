@@ -45,7 +45,8 @@ class ModalityTerms:
 class Target:
     """One thing to find.
 
-    `description` is a second wording for the text encoder; `colour` is sRGB in
+    `description` is a second wording for the text encoder; `colour` is sRGB;
+    `single` is a round thing that an eye has once.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Target:
     colour: tuple[int, int, int]
     modalities: tuple[Modality, ...]
     kind: Kind = Kind.OBJECT
+    single: bool = False
 
 
 MODALITIES: dict[Modality, ModalityTerms] = {
@@ -80,10 +82,10 @@ _EN_FACE = (_M.CFP, _M.UWF, _M.SLO, _M.FAF, _M.FFA)
 
 
 def _target(id: str, name: str, synonyms: str, description: str, colour: str,
-            modalities: tuple[Modality, ...], kind: Kind = Kind.OBJECT) -> Target:
+            modalities: tuple[Modality, ...], kind: Kind = Kind.OBJECT, *, single: bool = False) -> Target:
     rgb = tuple(bytes.fromhex(colour))
     return Target(id, name, tuple(s.strip() for s in synonyms.split(",") if s.strip()), description,
-                  (rgb[0], rgb[1], rgb[2]), modalities, kind)
+                  (rgb[0], rgb[1], rgb[2]), modalities, kind, single)
 
 
 TARGETS: dict[str, Target] = {
@@ -96,9 +98,9 @@ TARGETS: dict[str, Target] = {
         _target("vein", "retinal veins", "veins, venule, venules, retinal vein",
                 "the dark wide veins of the vessel tree", "2f6bff", (*_EN_FACE, _M.OCTA), Kind.TREE),
         _target("optic_disc", "optic disc", "optic disk, disc, disk, optic nerve head, ONH, papilla",
-                "the round bright optic nerve head where the vessels meet", "ffd60a", _EN_FACE),
+                "the round bright optic nerve head where the vessels meet", "ffd60a", _EN_FACE, single=True),
         _target("optic_cup", "optic cup", "cup, optic disc cup, excavation",
-                "the pale central cup inside the optic disc", "ff9f0a", (_M.CFP, _M.UWF)),
+                "the pale central cup inside the optic disc", "ff9f0a", (_M.CFP, _M.UWF), single=True),
         _target("microaneurysm", "microaneurysms", "MA, MAs, microaneurisms, red dot",
                 "tiny round dark red dots", "ff6b6b", (*_FUNDUS, _M.FFA), Kind.LESION),
         _target("haemorrhage", "haemorrhages", "hemorrhage, hemorrhages, HE, bleeding, blot haemorrhage, flame haemorrhage",

@@ -55,6 +55,12 @@ class ImageFeatures:
     views: Tensor
     memo: dict[str, Any] = field(default_factory=dict)
 
+    def of(self, rows: Sequence[int]) -> ImageFeatures:
+        """Features of some of the views."""
+        which = list(rows)
+        return ImageFeatures(self.image[which], tuple(level[which] for level in self.levels), self.embedding[which],
+                             self.views[which])
+
 
 class RetinalClip(nn.Module):
     """An ``open_clip.CustomTextCLIP`` with access to the feature maps of its image tower.

@@ -123,8 +123,8 @@ class OfficialSam(Sam):
                                               num_heads=config.decoder_heads, mlp_dim=config.decoder_mlp)))
         self.config = config
 
-    def decode_pixels(self, features: ImageFeatures) -> PixelMaps:
-        """Run the image encoder, once for a view however often it is asked.
+    def decode_pixels(self, features: ImageFeatures, modality: str = "") -> PixelMaps:
+        """Run the image encoder, once for a view however often it is asked; it is the same for every modality.
 
         The maps have an embedding and no pixel features (zero channels): these only say the size of the masks.
         """

@@ -30,6 +30,9 @@ class SegmenterConfig:
         Whether a text also gives weights for the pixel features directly (LSeg, arXiv 2201.03546).
     region_weights : bool
         Whether, where there is no text, what lies in the box gives them; needs `text_weights`.
+    own_pixels : tuple of str
+        Ids of the modalities whose views have a pixel decoder of their own; the others share one. Trunk and mask
+        decoder stay common, as do all but the adapters in Rebuffi et al. (NeurIPS 2017, arXiv 1705.08045).
     """
 
     dim: int = 128
@@ -40,7 +43,11 @@ class SegmenterConfig:
     mlp: int = 256
     text_weights: bool = False
     region_weights: bool = False
+    own_pixels: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "own_pixels", tuple(self.own_pixels))
 
 @dataclass(frozen=True, eq=False)
 class PixelMaps:

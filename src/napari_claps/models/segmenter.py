@@ -1,7 +1,8 @@
 """The mask head: segment-anything's ``Sam`` on the shared encoder, prompted by text, boxes and points.
 
 A U-Net decoder turns the trunk's features into a stride-16 embedding and
-stride-2 pixel features, once per view. SAM's two-way transformer updates the
+stride-2 pixel features, once per view; the modality says which, where some have
+one of their own. SAM's two-way transformer updates the
 mask token of each prompt on the embedding; the mask is the token's
 hypernetwork times the pixel features, added to SAM's own low-resolution mask,
 which localises it. The text also classifies the pixel features by itself, without
@@ -12,6 +13,7 @@ and two products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +48,7 @@ class SamImageEncoder(nn.Module):
         super().__init__()
         self.clip = clip
         self.pixel_decoder = PixelDecoder(clip.channels, config)
+        self.own_pixel_decoders = nn.ModuleDict({m: PixelDecoder(clip.channels, config) for m in config.own_pixels})
 
     def forward(self, views: Tensor) -> Tensor:
         """Embedding (B, dim, H/16, W/16) of views (B, 3, H, W) in [0, 1]."""
@@ -203,11 +206,26 @@ class RetinalSam(Sam):
                          mask_decoder=TextMaskDecoder(config), pixel_mean=[0, 0, 0], pixel_std=[1, 1, 1])
         self.config = config
 
-    def decode_pixels(self, features: ImageFeatures) -> PixelMaps:
-        """Run the pixel decoder, once for a view however often it is asked."""
-        if "sam" not in features.memo:
-            features.memo["sam"] = self.image_encoder.pixel_decoder(features)
-        return features.memo["sam"]
+    def decode_pixels(self, features: ImageFeatures, modality: str) -> PixelMaps:
+        """Run the pixel decoder of a modality, once for a view however often it is asked."""
+        encoder = self.image_encoder
+        own = modality in encoder.own_pixel_decoders
+        key = f"sam {modality}" if own else "sam"
+        if key not in features.memo:
+            decoder = encoder.own_pixel_decoders[modality] if own else encoder.pixel_decoder
+            features.memo[key] = decoder(features)
+        return features.memo[key]
+
+    def decode_mixed(self, features: ImageFeatures, modalities: Sequence[str]) -> PixelMaps:
+        """Run the pixel decoders for views of several modalities, one for each view."""
+        rows: dict[str, list[int]] = {}
+        for row, modality in enumerate(modalities):
+            rows.setdefault(modality if modality in self.config.own_pixels else "", []).append(row)
+        if len(rows) == 1:
+            return self.decode_pixels(features, next(iter(rows)))
+        parts = [self.decode_pixels(features.of(mine), modality) for modality, mine in rows.items()]
+        order = torch.tensor([row for mine in rows.values() for row in mine]).argsort().to(features.views.device)
+        return PixelMaps(torch.cat([p.embedding for p in parts])[order], torch.cat([p.pixels for p in parts])[order])
 
     def predict_masks(self, maps: PixelMaps, prompts: MaskPrompts) -> MaskPrediction:
         """Predict the masks of all prompts, at half the resolution of the view."""

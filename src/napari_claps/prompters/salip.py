@@ -106,7 +106,7 @@ class SalipPrompter:
         """
         options = self.options[pairs[0].modality]
         wanted = [options_for(prompt, options) for prompt in prompts]
-        maps = self._bundle.segmenter.decode_pixels(features)
+        maps = self._bundle.segmenter.decode_pixels(features, pairs[0].modality)
         self._bundle.check_finite(maps.embedding, maps.pixels)
         found = []
         for view in range(len(features.image)):
