@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+GROUND = 24
+"""Pixels over which the background is averaged: wider than a vessel."""
+
 
 def augment_photometry(views: Tensor, rng: random.Random, strength: float = 1.0) -> Tensor:
-    """Vary colour, contrast, gamma, sharpness and noise, a little differently for each view.
+    """Vary colour, contrast, local contrast, gamma, sharpness and noise, a little differently for each view.
 
     Parameters
     ----------
@@ -31,6 +34,9 @@ def augment_photometry(views: Tensor, rng: random.Random, strength: float = 1.0)
             view = view * torch.tensor(tint, device=view.device).view(3, 1, 1)
         if not grey and rng.random() < 0.15 * strength:
             view = view[1:2].expand(3, -1, -1)
+        if rng.random() < 0.4 * strength:  # pale or clear vessels and lesions, whatever the illumination
+            ground = _background(view)
+            view = ground + (view - ground) * 2.0 ** rng.uniform(-1.3, 0.4)
         if rng.random() < 0.25 * strength:
             view = _blur(view, rng.uniform(0.4, 1.3))
         if grey and rng.random() < 0.4 * strength:  # speckle is multiplicative
@@ -42,6 +48,12 @@ def augment_photometry(views: Tensor, rng: random.Random, strength: float = 1.0)
             view = view + rng.uniform(0.005, 0.04) * torch.randn_like(view)
         out.append(view.clamp(0, 1))
     return torch.stack(out)
+
+
+def _background(view: Tensor) -> Tensor:
+    """The view (3, H, W) without anything narrower than about `GROUND` pixels."""
+    coarse = F.avg_pool2d(view[None], GROUND, ceil_mode=True)
+    return F.interpolate(coarse, view.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
 def _blur(view: Tensor, sigma: float) -> Tensor:

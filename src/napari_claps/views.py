@@ -22,7 +22,7 @@ FIELD_SIDE = 512
 
 _SIDES: dict[Modality, dict[Kind, tuple[int, int]]] = {
     Modality.CFP: {Kind.TREE: (1024, 1792), Kind.LESION: (1536, 2048)},
-    Modality.UWF: {Kind.TREE: (1920, 1920), Kind.LESION: (1536, 2048)},
+    Modality.UWF: {Kind.TREE: (2560, 2560), Kind.LESION: (1536, 2048)},
     Modality.SLO: {Kind.TREE: (1152, 1152)},
     Modality.FFA: {Kind.LESION: (1024, 1024)},
     Modality.OCTA: {Kind.TREE: (640, 800)},
