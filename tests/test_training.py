@@ -210,6 +210,18 @@ def test_views_are_cut_with_their_masks_and_keep_their_size_without_augmentation
     assert not torch.allclose(augment_photometry(views, rng), views, atol=1e-2)
 
 
+def test_some_views_have_paler_vessels_on_the_same_background() -> None:
+    """By more than the contrast of the whole view changes: other devices show paler vessels on as uneven a fundus."""
+    across = torch.linspace(0.3, 0.7, 96).expand(3, 96, 96).clone()
+    across[:, :, 45:48] -= 0.1
+    seen = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        view = augment_photometry(across[None], random.Random(seed), 1.0)[0].mean((0, 1))
+        seen.append(float((view[40] + view[52] - 2 * view[46]) / (view[84] - view[12])))
+    assert 0 < np.percentile(seen, 10) < 0.7 * np.median(seen)
+
+
 def test_healthy_eyes_are_annotated_as_free_of_lesions(data: Path) -> None:
     """HRF says which of its eyes are healthy; of the others, and of other data sets, nothing is known."""
     folder = data / "segmentation" / "hrf" / "images"
