@@ -132,7 +132,7 @@ def test_a_modality_can_have_a_pixel_decoder_of_its_own(bundle: Bundle, views: t
     with torch.inference_mode():
         features = bundle.clip.encode_image(views)
         octa, cfp = sam.decode_pixels(features, "octa"), sam.decode_pixels(features, "cfp")
-        assert sam.decode_pixels(features, "octa") is octa and sam.decode_pixels(features, "uwf") is cfp, "once for a view"
+        assert sam.decode_pixels(features, "octa") is octa and sam.decode_pixels(features, "uwf") is cfp  # made once
         common = bundle.segmenter.decode_pixels(bundle.clip.encode_image(views), "octa")
         assert torch.equal(cfp.pixels, common.pixels) and not torch.allclose(octa.pixels, common.pixels)
         mixed = sam.decode_mixed(bundle.clip.encode_image(views), ("octa", "cfp"))
