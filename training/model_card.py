@@ -46,7 +46,8 @@ purple: false). Maps without the images, made from the annotations of IDRiD (Por
 COMPARISON = """\
 Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
 one per modality, on the trunk of bundle 0.2, which had been trained on the same data for these targets and favours them, then trained
-for 70 to 340 steps of 8 views: far less than the mask head had (10,000 steps over all modalities). They have no presence and never
+for 70 to 340 steps of 8 views: far less than the mask head had (10,000 steps over all modalities, and 220 to 800 of its pixel
+decoder for some). They have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
