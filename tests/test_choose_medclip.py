@@ -57,7 +57,7 @@ def test_what_sam_draws_far_from_a_box_does_not_count(bundle: Bundle, monkeypatc
         monkeypatch.setattr(measure_medclip, "ask_masks", lambda *_: everywhere)
         box = ViewBox((20.0, 20.0, 40.0, 40.0), 0, 0.0)
         points = ViewBox((20.0, 20.0, 40.0, 40.0), 0, 0.0, (ViewPoint(30.0, 30.0, True),), points_alone=True)
-        masks = masks_of(bundle, view, [box, points], 0.5)
+        masks = masks_of(bundle, view, Modality.OCT, [box, points], 0.5)
     assert (masks[box].sum(), masks[points].sum()) == (12 * 12, 30 * 30)
 
 
