@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from napari_claps.errors import ClapsError
+from napari_claps.errors import ClapsError, InputError
 from napari_claps.field import segment_field
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.bundle import Bundle, load_bundle
@@ -34,7 +34,7 @@ from napari_claps.tile_mean import resized
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
 from training.choose_thresholds import THRESHOLDS, dice
-from training.data import Record, segmentation_records
+from training.data import Record, data_root, segmentation_records
 from training.evaluate import first_of_each
 from training.scoring import Annotated
 from training.tiles import targets_by_side
@@ -42,6 +42,22 @@ from training.tiles import targets_by_side
 PARTS = {"learnt from": ("train", False), "held out": ("train", True), "val": ("val", None)}
 """Parts of the data: split, and which share of it."""
 BEST, CEILING = "val, best threshold of each image", "annotation at the networks' scale"
+
+
+def records_by_part(datasets: Sequence[str], limit: int | None) -> dict[str, list[Record]]:
+    """The images of each of `PARTS`, at most `limit` of each data set; of all data sets if none is named.
+
+    Raises
+    ------
+    InputError
+        If a data set is unknown.
+    """
+    parts = {part: segmentation_records(split, held_out=held_out) for part, (split, held_out) in PARTS.items()}
+    known = sorted({r.dataset for records in parts.values() for r in records})
+    if unknown := sorted({*datasets} - {*known}):
+        raise InputError(f"{data_root()}: there is no data set {', '.join(unknown)}. There are: {', '.join(known)}.")
+    return {part: first_of_each([r for r in records if not datasets or r.dataset in datasets], limit)
+            for part, records in parts.items()}
 
 
 def at_scale(mask: np.ndarray, side: int) -> np.ndarray:
@@ -78,10 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         bundle = load_bundle(a.bundle, device=a.device)
-        for part, (split, held_out) in PARTS.items():
-            records = [r for r in segmentation_records(split, held_out=held_out)
-                       if not a.dataset or r.dataset in a.dataset]
-            for item, side, target, threshold, probability in answers(bundle, first_of_each(records, a.limit)):
+        for part, records in records_by_part(a.dataset, a.limit).items():
+            for item, side, target, threshold, probability in answers(bundle, records):
                 truth, field = item.truth[target], item.field_of_view
                 row = scores[item.record.dataset, target]
                 row[part].append(dice(probability >= threshold, truth, field))

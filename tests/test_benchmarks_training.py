@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from benchmarks import artery_vein, limits, sam_boxes, unet
+from benchmarks import annotations, artery_vein, limits, sam_boxes, unet
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.views import Tile, plan_tiles
@@ -154,3 +154,29 @@ def test_limits_tell_what_was_learnt_from_what_was_not(data, tiny_bundle, tmp_pa
             assert float(val.split()[0]) <= float(best) and float(ceiling) > 0.9
     assert limits.main(["--bundle", "nowhere"]) == 1
     assert "benchmarks.limits" in capsys.readouterr().err
+
+
+def test_contrast_is_that_to_the_surroundings() -> None:
+    image, disc = np.full((200, 200, 3), 150, np.uint8), np.hypot(*(np.mgrid[:200, :200] - 100)) < 20
+    image[disc] = 100
+    inside = np.ones(disc.shape, bool)
+    image[:5] = 0  # far from the target: counts for the spread alone
+    spread = image[..., 1].std()
+    assert annotations.contrast(image, disc, inside) == pytest.approx(50 / spread)
+    assert annotations.contrast(255 - image, disc, inside) == pytest.approx(-50 / spread)
+    assert np.isnan(annotations.contrast(image, inside, inside)), "nothing surrounds it"
+    assert annotations.ellipse_dice(disc) > 0.97
+
+
+def test_annotations_are_told_apart_by_part(data, tmp_path, capsys) -> None:
+    out = tmp_path / "annotations.md"
+    assert annotations.main(["--limit", "2", "--out", str(out)]) == 0
+    head, _, *rows = out.read_text().splitlines()
+    assert [c.strip() for c in head.strip("|").split("|")] == list(annotations.COLUMNS)
+    cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
+    assert {c[2] for c in cells} == set(limits.PARTS) and out.read_text() in capsys.readouterr().out
+    for _, _, _, _, marked, darker, _ in cells:
+        low, mean, high = (float(v) for v in marked.removesuffix(" %").split(" / "))
+        assert 0 <= low <= mean <= high <= 100 and len(darker.split(" / ")) == 3
+    assert annotations.main(["--dataset", "nowhere"]) == 1
+    assert "there is no data set nowhere. There are: " in capsys.readouterr().err

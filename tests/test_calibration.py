@@ -21,23 +21,30 @@ from training.calibrate import EVEN, Observation, calibrate, choose_calibration
 unit = st.floats(0, 1)
 
 
+def pixels(highest: float, mean: float | None = None) -> np.ndarray:
+    """Probabilities (y, x) with this highest value and mean."""
+    values = np.full((4, 25), highest if mean is None else (100 * mean - highest) / 99, np.float32)
+    values[0, 0] = highest
+    return values
+
+
 @given(st.lists(st.tuples(unit, unit, st.booleans()), min_size=4, max_size=30), unit, unit, st.floats(0, 0.5))
 def test_a_higher_score_never_makes_a_target_less_likely(rows: list, presence: float, highest: float,
                                                          more: float) -> None:
     rows = [*rows, (0.4, 0.6, True), (0.6, 0.4, False)]
-    inputs = [presence_inputs(p, h) for p, h, _ in rows]
-    names = ("presence", "mask")
+    inputs = [presence_inputs(p, pixels(h)) for p, h, _ in rows]
+    names = ("presence", "mask", "area")
     fitted = fit_calibration({n: [i[n] for i in inputs] for n in names}, [there for *_, there in rows])
     assert all(np.isfinite(v) for v in fitted.values()) and all(fitted[n] >= 0 for n in names)
-    low = calibrated_presence(fitted, presence_inputs(presence, highest))
+    low = calibrated_presence(fitted, presence_inputs(presence, pixels(highest)))
     for p, h in ((min(presence + more, 1), highest), (presence, min(highest + more, 1))):
-        assert 0 <= low <= calibrated_presence(fitted, presence_inputs(p, h)) + 1e-12 <= 1 + 1e-9
+        assert 0 <= low <= calibrated_presence(fitted, presence_inputs(p, pixels(h))) + 1e-12 <= 1 + 1e-9
 
 
 def test_a_known_curve_is_found_again() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(4000)
-    inputs = [presence_inputs(s, 0.5) for s in scores]
+    inputs = [presence_inputs(s, pixels(0.5)) for s in scores]
     truth = np.array([expit(0.8 * i["presence"] - 1) for i in inputs])
     present = rng.random(4000) < truth
     fitted = fit_calibration({"presence": [i["presence"] for i in inputs]}, present)
@@ -56,9 +63,14 @@ def test_classes_that_one_score_separates_give_a_finite_fit() -> None:
 
 
 def test_inputs() -> None:
-    inputs = presence_inputs(0.5, 1.0, [(0, 0, 5, 5, 0.3), (1, 1, 4, 4, 0.6)])
+    inputs = presence_inputs(0.5, pixels(1.0, 0.25), [(0, 0, 5, 5, 0.3), (1, 1, 4, 4, 0.6)])
+    assert set(inputs) == set(INPUTS)
     assert inputs["presence"] == 0 and inputs["box"] == 0.6 and np.isfinite(inputs["mask"])
-    assert presence_inputs(0, 0)["box"] == 0
+    assert inputs["area"] == pytest.approx(np.log(0.25))
+    nothing = presence_inputs(0, pixels(0.0))
+    assert nothing["box"] == 0 and np.isfinite(nothing["area"])
+    larger = presence_inputs(0.5, pixels(1.0, 0.5))
+    assert larger["area"] > inputs["area"] and larger["mask"] == inputs["mask"], "same peak, more of it"
 
 
 def test_error_of_a_forecast_that_is_always_wrong_and_ties_stay_together() -> None:
@@ -68,8 +80,8 @@ def test_error_of_a_forecast_that_is_always_wrong_and_ties_stay_together() -> No
     assert calibration_error([0.0, 1.0], [False, True])[0] == 0
 
 
-def seen(presence: float, highest: float, box: float, there: bool) -> Observation:
-    inputs = presence_inputs(presence, highest, [(0, 0, 1, 1, box)] if box else [])
+def seen(presence: float, highest: float, box: float, there: bool, mean: float | None = None) -> Observation:
+    inputs = presence_inputs(presence, pixels(highest, mean), [(0, 0, 1, 1, box)] if box else [])
     curve = np.zeros(3)
     return Observation(there, inputs, curve if there else None, curve)
 
@@ -79,13 +91,16 @@ def rows(n: int, informative: str, seed: int = 0) -> list[Observation]:
     made = []
     for k in range(n):
         there = k % 3 == 0
-        noise = {"presence": rng.uniform(0.4, 0.6), "highest": rng.uniform(0.4, 0.6), "box": rng.uniform(0.2, 0.4)}
+        noise = {"presence": rng.uniform(0.4, 0.6), "highest": rng.uniform(0.4, 0.6), "box": rng.uniform(0.2, 0.4),
+                 "mean": rng.uniform(0.1, 0.3)}
         noise[informative] = float(np.clip(rng.normal(0.75 if there else 0.3, 0.12), 0.01, 0.99))
+        noise["mean"] = float(np.exp(5 * noise["mean"] - 5))  # shares of a slice differ by factors
         made.append(seen(**noise, there=there))
     return made
 
 
-@pytest.mark.parametrize(("informative", "name"), [("presence", "presence"), ("highest", "mask"), ("box", "box")])
+@pytest.mark.parametrize(("informative", "name"), [("presence", "presence"), ("highest", "mask"), ("box", "box"),
+                                                      ("mean", "area")])
 def test_the_input_that_knows_is_taken_alone(informative: str, name: str) -> None:
     calibration, quality = choose_calibration(rows(45, informative))
     assert set(calibration) == {"offset", name} and calibration[name] > 0

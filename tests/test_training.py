@@ -17,6 +17,7 @@ from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from tests.training_data import CONFIG, write_clip, write_data
 from training.augment import augment_photometry
+from training.borrowed import lend, lent_records
 from training.captions import caption, parse_labels
 from training.data import is_held_out, read_mask, segmentation_records
 from training.mask_loss import contrast_loss, mask_loss
@@ -72,6 +73,28 @@ def test_a_part_is_learnt_alone(data: Path, clip_checkpoint: Path, tmp_path: Pat
     assert all(torch.equal(v, first["clip"][k]) for k, v in then["clip"].items())
     with pytest.raises(InputError, match="only = 'boxes' is unknown. Known are: wordless, presence"):
         train({**alone, "only": "boxes"}, tmp_path / "c", tmp_path / "a" / "final.pt")
+
+
+def test_a_modality_is_lent_photographs_in_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
+    folder = root / "segmentation" / "hrf"
+    colours = np.zeros((40, 60, 3), np.uint8)
+    colours[..., 0], colours[..., 1], colours[:20, :, 2] = 200, 100, 255
+    for name, picture in {"images": colours, "masks/vessel": np.full((40, 60), 255, np.uint8)}.items():
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(picture).save(folder / name / "03_h.png")
+    (root / "segmentation.csv").write_text(
+        "dataset,split,modality,image,width,height,targets\n"
+        "hrf,train,cfp,segmentation/hrf/images/03_h.png,60,40,vessel\n")
+    monkeypatch.setenv("CLAPS_DATA", str(root))
+    assert not is_held_out("hrf", "03_h") and lent_records({}) == []
+    copies = lend(lent_records({"lent": {"slo": ["hrf"]}}))
+    assert [int(c.image.mean()) for c in copies] == [180, 140], "the blue channel shows no vessels"
+    for copy_ in copies:
+        assert copy_.modality is Modality.SLO and copy_.image.shape[2] == 3
+        assert copy_.targets == ("vessel",) == tuple(copy_.masks), "no lesions of healthy eyes in infrared"
+    with pytest.raises(InputError, match="the data set drive, named in the configuration"):
+        lent_records({"lent": {"slo": ["drive"]}})
 
 
 def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:

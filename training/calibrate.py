@@ -5,7 +5,7 @@
 `pairs.json` is that of `training.choose_thresholds`, and gets for each pair
 
 * ``calibration``: from scores to the probability that the target is there
-  (`napari_claps.calibration`), with those of the three inputs that predict best
+  (`napari_claps.calibration`), with those of the four inputs that predict best
   under cross-validation; and ``presence``, the probability below which the
   answer is "absent": the rule of `choose_thresholds`, but never above even odds;
 * ``inner`` and ``outer``: thresholds for inner and outer masks of several
@@ -41,11 +41,14 @@ from napari_claps.types import Modality
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
 from training.choose_thresholds import Sample, held_out_images, presence_threshold
-from training.export import MIN_CLASS, is_answered
+from training.export import is_answered
 from training.tiles import targets_by_side
 
 FOLDS = 44
 """Most parts of the cross-validation; with fewer images each is left out once."""
+
+MIN_CLASS = 4
+"""Held-out images with and without a target that are needed for a calibration."""
 
 ENOUGH = 0.01
 """Gain in log loss for which another input is worth having."""
@@ -101,7 +104,7 @@ def observation(scores: Scores, mask: np.ndarray, truth: np.ndarray, inside: np.
                 threshold: float) -> Observation:
     """Put down one target of one image; all arrays are (y, x), only pixels `inside` count."""
     probability, mask, truth = scores.probability[inside], mask[inside], truth[inside]
-    inputs = presence_inputs(scores.presence, float(scores.probability.max()), scores.boxes)
+    inputs = presence_inputs(scores.presence, scores.probability, scores.boxes)
     missed = missed_curve(probability, truth, outer_thresholds(threshold)) if truth.any() else None
     false = false_curve(probability, mask, truth, inner_thresholds(threshold)) if mask.any() else None
     return Observation(bool(truth.any()), inputs, missed, false)

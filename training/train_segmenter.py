@@ -28,6 +28,7 @@ from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from napari_claps.vocabulary import TARGETS, Kind
+from training.borrowed import lend, lent_records
 from training.mask_loss import contrast_loss, mask_loss
 from training.provenance import record_files
 from training.run import Run, load_checkpoint, load_config
@@ -188,9 +189,9 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         warm_start(sam, warm)
     if "only" in config:
         learn_only(sam, config["only"])
-    records = training_records(config)
-    run.record_data(record_files(records))
-    images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)]
+    records, lent = training_records(config), lent_records(config)
+    run.record_data(record_files([*records, *(record for _, record in lent)]))
+    images = [c for r in tqdm(records, desc="images", mininterval=10) for c in cache_record(r)] + lend(lent)
     images += synthetic_images(config["synthetic"], config["seed"])
     sampler = ViewSampler(images, weights=config["weights"], views=config["views"], oct_share=config["oct_share"],
                           max_prompts=config.get("max_prompts", 4), absurd_share=config.get("absurd_share", 0.0),

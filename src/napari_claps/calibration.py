@@ -1,4 +1,4 @@
-"""From scores to the probability that a target is there: logistic regression with one to three inputs.
+"""From scores to the probability that a target is there: logistic regression with one to four inputs.
 
 Needs no torch. A pair of a bundle keeps the numbers as ``calibration``, a
 table with ``offset`` and a slope for each input that is used:
@@ -23,25 +23,30 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, xlogy
 
-INPUTS = ("presence", "mask", "box")
-"""Logit of the presence head, logit of the mask's highest probability, and score of the best detected box."""
+INPUTS = ("presence", "mask", "box", "area")
+"""Logit of the presence head, logit of the mask's highest probability, score of the best detected box, and logarithm of
+the share of the slice that the mask is expected to fill (its mean probability)."""
 
 EDGE = 1e-4
 """Scores are kept this far from 0 and 1 before their logit is taken."""
+
+SMALLEST = 1e-6
+"""Least share of a slice: a pixel of a megapixel."""
 
 RIDGE = 0.5
 """Weight of the squared slopes (per standard deviation of the input) beside the sum of the images' log losses."""
 
 
-def presence_inputs(presence: float, highest: float, boxes: Sequence[Sequence[float]] = ()) -> dict[str, float]:
+def presence_inputs(presence: float, probability: np.ndarray,
+                    boxes: Sequence[Sequence[float]] = ()) -> dict[str, float]:
     """What is known of the presence of a target in a slice.
 
     Parameters
     ----------
     presence : float
         Score of the presence head in [0, 1].
-    highest : float
-        Highest probability of a pixel of the mask.
+    probability : ndarray
+        (y, x) in [0, 1], of each pixel.
     boxes : sequence of (y0, x0, y1, x1, score)
         Detected boxes; none counts as a score of 0.
 
@@ -51,7 +56,8 @@ def presence_inputs(presence: float, highest: float, boxes: Sequence[Sequence[fl
         A value for each of `INPUTS`.
     """
     best = max((float(b[4]) for b in boxes), default=0.0)
-    return {"presence": _logit(presence), "mask": _logit(highest), "box": best}
+    share = max(float(probability.mean(dtype=np.float64)), SMALLEST)
+    return {"presence": _logit(presence), "mask": _logit(probability.max()), "box": best, "area": math.log(share)}
 
 
 def calibrated_presence(calibration: Mapping[str, float], inputs: Mapping[str, float]) -> float:

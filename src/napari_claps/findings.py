@@ -55,8 +55,7 @@ def presence_of(scores: Scores, pair: Pair) -> float:
     """Presence of a target in the units of its pair."""
     if not pair.calibration:
         return scores.presence
-    inputs = presence_inputs(scores.presence, float(scores.probability.max()), scores.boxes)
-    return calibrated_presence(pair.calibration, inputs)
+    return calibrated_presence(pair.calibration, presence_inputs(scores.presence, scores.probability, scores.boxes))
 
 
 def decide(prompt: Prompt, pair: Pair, scores: Scores, *, area: float, slice_index: int = 0,
