@@ -67,6 +67,13 @@ def against_unet(ours: Rows, unet: Rows, boxes: Rows, boxes_alone: Rows) -> str:
     return "\n".join([*lines, "", verdict + (", ".join(worse) if worse else "nowhere") + "."])
 
 
+def unet_steps(files: Sequence[Path]) -> str:
+    """A sentence on how long each U-Net was trained, from their `unet.json`; empty if none of them says so."""
+    told = [json.loads(f.read_text(encoding="utf-8")) for f in files]
+    steps = [f"{u['modality']} {u['steps']}" for u in told if "steps" in u]
+    return f"Steps of the U-Nets, of 8 views each: {', '.join(steps)}." if steps else ""
+
+
 def left_out_table(seen: Rows, without: Mapping[str, Rows], target: str = "vessel") -> str:
     """Markdown table of what it costs not to have seen a source, and what the others lose."""
     lines = ["| left out | images of it | Dice when it was seen | when not | cost | other sources, mean change |",
@@ -93,7 +100,7 @@ def write_comparison(a: argparse.Namespace) -> None:
         unet |= read_rows(path)
     boxes = read_rows(a.boxes) if a.boxes else {}
     alone = read_rows(a.boxes.with_stem(a.boxes.stem + "_without_text")) if a.boxes else {}
-    parts = [against_unet(read_rows(a.report), unet, boxes, alone)]
+    parts = [against_unet(read_rows(a.report), unet, boxes, alone), *filter(None, [unet_steps(a.unet)])]
     if a.seen and a.left_out:
         without = {name: read_rows(Path(folder)) for name, _, folder in (w.partition("=") for w in a.left_out)}
         parts.append(left_out_table(read_rows(a.seen), without))

@@ -40,6 +40,15 @@ def test_every_target_has_a_row_and_a_refused_one_says_so(inputs, tmp_path):
     assert "images show the target: idrid disc." in text
 
 
+def test_the_steps_of_each_unet_are_told(inputs, tmp_path):
+    assert main(inputs) == 0
+    assert "Steps of the U-Nets" not in (tmp_path / "table.md").read_text(), "nothing is known of them"
+    file = tmp_path / "oct.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "modality": "oct", "steps": 600}))
+    assert main(inputs) == 0
+    assert "Steps of the U-Nets, of 8 views each: oct 600.\n" in (tmp_path / "table.md").read_text()
+
+
 def test_the_cost_of_a_source_that_was_not_seen(inputs, tmp_path):
     seen = summary(tmp_path / "seen" / "summary.json", drive__vessel=0.78, hrf__vessel=0.76)
     left = summary(tmp_path / "left" / "summary.json", drive__vessel=0.75, hrf__vessel=0.77)
