@@ -30,8 +30,8 @@ the share of the slice that the mask is expected to fill (its mean probability).
 EDGE = 1e-4
 """Scores are kept this far from 0 and 1 before their logit is taken."""
 
-SMALLEST = 1e-6
-"""Least share of a slice: a pixel of a megapixel."""
+NEGLIGIBLE = 1e-3
+"""Added to the share of a slice before its logarithm: shares far below do not tell more than none."""
 
 RIDGE = 0.5
 """Weight of the squared slopes (per standard deviation of the input) beside the sum of the images' log losses."""
@@ -56,8 +56,8 @@ def presence_inputs(presence: float, probability: np.ndarray,
         A value for each of `INPUTS`.
     """
     best = max((float(b[4]) for b in boxes), default=0.0)
-    share = max(float(probability.mean(dtype=np.float64)), SMALLEST)
-    return {"presence": _logit(presence), "mask": _logit(probability.max()), "box": best, "area": math.log(share)}
+    area = math.log(float(probability.mean(dtype=np.float64)) + NEGLIGIBLE)
+    return {"presence": _logit(presence), "mask": _logit(probability.max()), "box": best, "area": area}
 
 
 def calibrated_presence(calibration: Mapping[str, float], inputs: Mapping[str, float]) -> float:
