@@ -95,6 +95,10 @@ def test_a_modality_is_lent_photographs_in_grey(tmp_path: Path, monkeypatch: pyt
         assert copy_.targets == ("vessel",) == tuple(copy_.masks), "no lesions of healthy eyes in infrared"
     with pytest.raises(InputError, match="the data set drive, named in the configuration"):
         lent_records({"lent": {"slo": ["drive"]}})
+    with pytest.raises(InputError, match=r"\[lent\] infrared: no modality of that name. There are: cfp, uwf, slo"):
+        lent_records({"lent": {"infrared": ["hrf"]}})
+    with pytest.raises(InputError, match="no image to learn from is left"):
+        lent_records({"lent": {"slo": ["hrf"]}, "exclude": ["hrf"]})
 
 
 def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.vocabulary import TARGETS
 from training.data import Record
@@ -27,13 +28,18 @@ MIXTURES = ((0.8, 0.2), (0.4, 0.6))
 def lent_records(config: Mapping[str, Any]) -> list[tuple[Modality, Record]]:
     """List the images that ``lent`` of a configuration names, a table of modality to data sets, with who gets them.
 
+    A data set that the configuration excludes is not lent either.
+
     Raises
     ------
     InputError
-        If a data set is unknown (`training_records`).
+        If a modality or a data set is unknown (`training_records`).
     """
-    return [(Modality(modality), record) for modality, datasets in config.get("lent", {}).items()
-            for record in training_records({"datasets": datasets})]
+    lent = config.get("lent", {})
+    if unknown := sorted({*lent} - {*Modality}):
+        raise InputError(f"[lent] {', '.join(unknown)}: no modality of that name. There are: {', '.join(Modality)}.")
+    return [(Modality(modality), record) for modality, datasets in lent.items()
+            for record in training_records({"datasets": datasets, "exclude": config.get("exclude", ())})]
 
 
 def grey_copies(record: Record, modality: Modality) -> list[CachedImage]:
