@@ -45,10 +45,10 @@ purple: false). Maps without the images, made from the annotations of IDRiD (Por
 
 COMPARISON = """\
 Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
-one per modality, on data, views and rates of the bundle. Those with 480 steps or more start from the bundle's own trunk, which had been
-trained on the same data for these targets and goes on learning with them, and have about as many steps as the bundle's own pixel decoder
-of the modality (750 for OCT angiograms, 800 for fundus photographs, 600 for B-scans), which had started from a shared one after 10,000 steps over
-all modalities; the others are short ones on the trunk of bundle 0.2. They have no presence and never
+one per modality, with data, views and rates of the bundle. Those with 480 steps or more start from the bundle's own trunk, which had been
+trained on the same data for these targets and goes on learning with them, and are about as long as the bundle's own pixel decoder
+of the modality was trained (750 steps for OCT angiograms, 600 for B-scans, 800 for fundus photographs); that had started from a shared one
+after 10,000 steps over all modalities. The others are short ones on the trunk of bundle 0.2. They draw no ellipses, have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
