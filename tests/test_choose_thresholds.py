@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from training.choose_thresholds import choose, presence_threshold, told_apart
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from napari_claps.errors import InputError
+from training import choose_thresholds
+from training.choose_thresholds import choose, presence_threshold, read_rows, told_apart
 from training.export import is_answered
 
 
@@ -52,3 +60,30 @@ def test_a_bundle_answers_only_what_it_can_call_absent() -> None:
     assert not is_answered(good | {"n_held_out": 3}), "too few to fit the presence"
     assert is_answered(good | {"n_held_out": 3, "n_absent_held_out": 0}), "every image shows it: nothing to fit"
     assert not is_answered(good | {"dice_held_out": 0.2}) and not is_answered(good | {"told_apart": False})
+
+
+def test_the_threshold_comes_from_the_rows_of_all_folds(tiny_bundle: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fold alone is too small for one; pairs that no fold measured stay as they were."""
+    monkeypatch.setattr(choose_thresholds, "trained_pairs", dict)
+    for k, low, high in ((1, 0.80, 0.70), (2, 0.70, 0.72)):
+        row = {"presence": 0.9, "present": True, "1.0/0.3": low, "1.0/0.5": high}
+        (tmp_path / f"{k}.rows.json").write_text(json.dumps({"cfp/vessel": [row]}))
+    earlier = [{"modality": "cfp", "target": "vessel", "threshold": 0.6},
+               {"modality": "oct", "target": "drusen", "threshold": 0.4, "calibration": {"offset": 1.0}}]
+    (tmp_path / "old.json").write_text(json.dumps({"pairs": earlier}))
+    monkeypatch.setattr(sys, "argv", [
+        "choose_thresholds", "--bundle", str(tiny_bundle), "--rows", str(tmp_path / "1.rows.json"),
+        "--rows", str(tmp_path / "2.rows.json"), "--pairs", str(tmp_path / "old.json"),
+        "--out", str(tmp_path / "p.json")])
+    choose_thresholds.main()
+    vessel, drusen = json.loads((tmp_path / "p.json").read_text())["pairs"]
+    assert (vessel["threshold"], vessel["dice_held_out"], vessel["n_held_out"]) == (0.3, 0.75, 2)
+    assert drusen == earlier[1]
+
+
+def test_what_is_no_file_of_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]")
+    for name in ("a.json", "missing.json"):
+        with pytest.raises(InputError, match=rf"{name}: is no \.rows\.json of training\.choose_thresholds"):
+            read_rows([tmp_path / name])

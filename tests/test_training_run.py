@@ -16,6 +16,7 @@ from PIL import Image
 from napari_claps.errors import DeviceError, InputError
 from tests.training_data import CLIP_CONFIG, CONFIG, tiny_pretraining, write_clip, write_data
 from training import pretrain_clip
+from training.data import segmentation_records
 from training.parallel import Processes, number_format
 from training.run import Run, load_config
 from training.selection import training_records
@@ -170,6 +171,16 @@ def test_data_sets_are_chosen_by_name(data: Path) -> None:
         training_records({"exclude": ["maed"]})
     with pytest.raises(InputError, match=r"no image to learn from is left of the 6.*exclude = \['made'\]"):
         training_records({"exclude": ["made"]})
+
+
+def test_folds_part_the_images_of_each_data_set(data: Path) -> None:
+    folds = [{r.stem for r in training_records({"fold": f"{k}/3"}, held_out=True)} for k in (1, 2, 3)]
+    everything = {r.stem for r in segmentation_records("train")}
+    assert set().union(*folds) == everything and sorted(map(len, folds)) == [2, 2, 2], "each image once, in even shares"
+    assert {r.stem for r in training_records({"fold": "2/3"})} == everything - folds[1]
+    for fold in ("4/3", "0/3", "2", "a/b", "1/1"):
+        with pytest.raises(InputError, match=f"fold = '{fold}' is none. The second of four is written \"2/4\""):
+            training_records({"fold": fold})
 
 
 def test_a_data_set_without_masks_is_refused(data: Path) -> None:

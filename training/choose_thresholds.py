@@ -13,6 +13,11 @@ next step, turns scores into probabilities and applies the same rule to them.
 Pairs whose mask does not depend on the text are no answers and are left out:
 the text must do better on its own target than every other text at the same
 scale of the same images, by `MIN_TEXT_GAIN` in Dice.
+
+Where hardly an image is held out, thresholds come from cross-validation: train
+with ``fold = "1/4"`` in the configuration, measure that fold of each bundle
+(``--dataset D --fold 1/4 --out fold1.json``), and choose from all
+(``--rows fold1.rows.json --rows fold2.rows.json ... --pairs OLD.json``).
 """
 
 from __future__ import annotations
@@ -21,15 +26,15 @@ import argparse
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from napari_claps.errors import InputError
 from napari_claps.field import is_boxed, segment_field
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.prompters import make_prompter
@@ -38,6 +43,7 @@ from napari_claps.vocabulary import make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
 from training.export import MIN_CLASS
 from training.sampler import CachedImage, synthetic_images
+from training.selection import fold_of
 from training.tiles import targets_by_side
 
 SHARES = (1.0, 0.75, 0.5)
@@ -45,6 +51,8 @@ THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_TEXT_GAIN = 0.05
 """Masks that do not depend on the text gain nothing."""
 MIN_SENSITIVITY = 0.95
+SYNTHETIC = "synthetic"
+"""Name of the synthetic B-scans among the data sets, as in the weights of a configuration."""
 
 Sample = tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]
 """Modality, (y, x, 3) uint8 image, masks of what is present, all annotated targets, field of view."""
@@ -164,36 +172,39 @@ def from_synthetic(item: CachedImage) -> Sample:
     return item.modality, item.image, {t: m > 127 for t, m in item.masks.items()}, ("retina", "rpe_bm_complex"), None
 
 
-def held_out_images(datasets: Sequence[str] = (), limit: int = 1000) -> Iterator[Sample]:
-    """Read the held-out part of ``train``, at most `limit` images of each data set."""
+def held_out_images(datasets: Sequence[str] = (), limit: int = 1000, fold: str = "") -> Iterator[Sample]:
+    """Read the held-out part of ``train`` or a `fold` of it, at most `limit` images of each data set."""
     seen: Counter[str] = Counter()
-    records = []
-    for record in segmentation_records("train", held_out=True, datasets=tuple(datasets)):
+    records = segmentation_records("train", held_out=None if fold else True, datasets=tuple(datasets))
+    if fold:
+        mine = set(fold_of(records, fold))
+        records = [r for r in records if r.image in mine]
+    kept = []
+    for record in records:
         seen[record.dataset] += 1
         if seen[record.dataset] <= limit:
-            records.append(record)
-    for record in tqdm(records, desc="held-out images", mininterval=10):
+            kept.append(record)
+    for record in tqdm(kept, desc=f"fold {fold}" if fold else "held-out images", mininterval=10):
         yield load(record)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--dataset", action="append", default=[], help="only these data sets")
-    parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
-    parser.add_argument("--out", type=Path, required=True)
-    a = parser.parse_args()
-    bundle = load_bundle(a.bundle)
-    synthetic = map(from_synthetic, synthetic_images(12, seed=999))
-    rows = measure(bundle, chain(held_out_images(a.dataset, a.limit), synthetic))
+def held_out_samples(datasets: Sequence[str], limit: int, fold: str) -> Iterator[Sample]:
+    """Read the held-out images and the synthetic B-scans, which count as a data set of their own."""
+    real = [d for d in datasets if d != SYNTHETIC]
+    if real or not datasets:
+        yield from held_out_images(real, limit, fold)
+    if SYNTHETIC in datasets or not datasets:
+        yield from map(from_synthetic, synthetic_images(12, seed=999))
+
+
+def chosen_pairs(bundle: Bundle, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Settings of each pair that was measured and that the bundle has (others had too few training images)."""
     counts = trained_pairs()
-    table = {f"{m}/{t}": r for (m, t), r in rows.items()}
-    a.out.with_suffix(".rows.json").write_text(json.dumps(table))
     gains = {m: told_apart({t: r for (n, t), r in rows.items() if n == m}) for m in {m for m, _ in rows}}
     pairs = []
     for (modality, target), found in sorted(rows.items()):
         pair = bundle.manifest.pair(Modality(modality), target)
-        if pair is None:  # too few training images
+        if pair is None:
             continue
         chosen = choose(found)
         pairs.append({
@@ -204,13 +215,56 @@ def main() -> None:
             "told_apart": target in gains[modality], "text_gain_held_out": gains[modality].get(target),
             **{k: v for k, v in chosen.items() if k.startswith(("n_", "dice"))},
         })
+    return pairs
+
+
+def pairs_of(bundle: Bundle) -> list[dict[str, Any]]:
+    """Settings of a bundle's pairs as they are, for those that are not measured."""
+    counts = trained_pairs()
+    return [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold,
+             # A calibrated threshold says nothing about a score.
+             "presence": 0.0 if p.calibration else p.presence,
+             "text_weight": p.text_weight, "box_threshold": p.box_threshold, "min_area": p.min_area,
+             "n_train": counts.get((p.modality, p.target), 0), "n_held_out": 0} for p in bundle.manifest.pairs]
+
+
+def read_rows(files: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Read what several measurements wrote, one after the other.
+
+    Raises
+    ------
+    InputError
+        If a file is none of them.
+    """
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for file in files:
+        try:
+            for name, found in json.loads(file.read_text(encoding="utf-8")).items():
+                modality, _, target = name.partition("/")
+                rows[modality, target] += found
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"{file}: is no .rows.json of training.choose_thresholds ({error}).") from error
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--dataset", action="append", default=[], help=f"only these; {SYNTHETIC!r} for the B-scans")
+    parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
+    parser.add_argument("--fold", default="", metavar="K/N", help="measure this fold of train, not the held-out part")
+    parser.add_argument("--rows", type=Path, action="append", default=[],
+                        help=".rows.json of the folds: choose from these and measure nothing")
+    parser.add_argument("--pairs", type=Path, help="pairs.json to take all pairs from that are not measured")
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    bundle = load_bundle(a.bundle)
+    rows = read_rows(a.rows) if a.rows else measure(bundle, held_out_samples(a.dataset, a.limit, a.fold))
+    a.out.with_suffix(".rows.json").write_text(json.dumps({f"{m}/{t}": r for (m, t), r in rows.items()}))
+    pairs = chosen_pairs(bundle, rows)
     measured = {(p["modality"], p["target"]) for p in pairs}
-    pairs += [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold,
-               # A calibrated threshold says nothing about a score.
-               "presence": 0.0 if p.calibration else p.presence,
-               "text_weight": p.text_weight, "box_threshold": p.box_threshold, "min_area": p.min_area,
-               "n_train": counts.get((p.modality, p.target), 0), "n_held_out": 0}
-              for p in bundle.manifest.pairs if (str(p.modality), p.target) not in measured]
+    others = json.loads(a.pairs.read_text(encoding="utf-8"))["pairs"] if a.pairs else pairs_of(bundle)
+    pairs += [p for p in others if (p["modality"], p["target"]) not in measured]
     a.out.write_text(json.dumps({"pairs": pairs}, indent=1))
 
 

@@ -46,8 +46,12 @@ def data_root() -> Path:
 
 def is_held_out(dataset: str, stem: str) -> bool:
     """Whether an image of ``train`` is kept for choosing thresholds and checkpoints, by a hash of its name."""
-    digest = hashlib.sha256(f"{dataset}/{stem}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
+    return name_hash(dataset, stem) % 100 < HELD_OUT_PERCENT
+
+
+def name_hash(dataset: str, stem: str) -> int:
+    """A number that depends on the name of an image alone, in no order."""
+    return int.from_bytes(hashlib.sha256(f"{dataset}/{stem}".encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import InputError
-from training.data import HELD_OUT_PERCENT, Record, data_root, is_held_out, segmentation_records
+from training.data import HELD_OUT_PERCENT, Record, data_root, is_held_out, name_hash, segmentation_records
 
 
 def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[Record]:
@@ -16,15 +18,15 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
     ----------
     config : dict
         ``datasets``, the data sets to use (all if it is empty or missing), and ``exclude``, those to leave out: for
-        leave-one-source-out.
+        leave-one-source-out. ``fold``, for cross-validation, holds out another part of ``train`` (`fold_of`).
     held_out : bool
         The held-out part instead of the rest.
 
     Raises
     ------
     InputError
-        If a name is unknown, nothing is left, or a data set has no mask at all: all its targets would be learned as
-        absent.
+        If a name or the fold is unknown, nothing is left, or a data set has no mask at all: all its targets would be
+        learned as absent.
     """
     only, without = tuple(config.get("datasets", ())), tuple(config.get("exclude", ()))
     everything = segmentation_records("train")
@@ -33,7 +35,9 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
     if unknown:
         raise InputError(f"{data_root()}: the data set {', '.join(unknown)}, named in the configuration, has no image "
                          f"of split 'train'. There are: {', '.join(sorted(known))}.")
-    records = [r for r in everything if is_held_out(r.dataset, r.stem) == held_out
+    kept = set(fold_of(everything, config["fold"])) if "fold" in config else {
+        r.image for r in everything if is_held_out(r.dataset, r.stem)}
+    records = [r for r in everything if (r.image in kept) == held_out
                and (not only or r.dataset in only) and r.dataset not in without]
     if not records:
         part = f"of the {HELD_OUT_PERCENT} % held out" if held_out else "to learn from"
@@ -41,6 +45,30 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
                          f"datasets = {list(only) or 'all'} and exclude = {list(without)} in the configuration.")
     check_masks(records)
     return records
+
+
+def fold_of(records: Sequence[Record], fold: str) -> list[Path]:
+    """Images of one fold: of each data set, in the order of a hash of the names, every n-th.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    fold : str
+        ``"2/4"``: the second of four.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    number, _, count = fold.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) > 1):
+        raise InputError(f"fold = {fold!r} is none. The second of four is written \"2/4\".")
+    by_dataset = defaultdict(list)
+    for record in records:
+        by_dataset[record.dataset].append(record)
+    return [r.image for mine in by_dataset.values()
+            for r in sorted(mine, key=lambda r: name_hash(r.dataset, r.stem))[int(number) - 1::int(count)]]
 
 
 def check_masks(records: Sequence[Record]) -> None:

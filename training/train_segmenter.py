@@ -124,8 +124,11 @@ def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[Retina
     return clip, state
 
 
-def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
-    """Take the weights of an earlier mask head as far as they fit; the statistics of the texts stay new.
+def warm_start(sam: RetinalSam, checkpoint: Path, *, keep_statistics: bool = False) -> None:
+    """Take the weights of an earlier mask head as far as they fit.
+
+    The statistics of the texts stay new, unless `keep_statistics`: every mask depends on them, and where only a part
+    is learnt the masks of all other parts shall stay as they are.
 
     Raises
     ------
@@ -142,7 +145,7 @@ def warm_start(sam: RetinalSam, checkpoint: Path) -> None:
         if name.startswith(apart) and start in old:
             old.setdefault(name, old[start])
     fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
-               and not k.endswith((".text_mean", ".text_std"))}
+               and (keep_statistics or not k.endswith((".text_mean", ".text_std")))}
     if len(fitting) < len(own) / 2:
         raise InputError(f"{checkpoint}: only {len(fitting)} of {len(own)} tensors fit this mask head. Use the "
                          "[segmenter] lines of its configuration, or start without --warm.")
@@ -186,7 +189,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     bank = TextBank(clip)
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
-        warm_start(sam, warm)
+        warm_start(sam, warm, keep_statistics="only" in config)
     if "only" in config:
         learn_only(sam, config["only"])
     records, lent = training_records(config), lent_records(config)
