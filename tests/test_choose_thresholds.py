@@ -11,7 +11,8 @@ import pytest
 from napari_claps.errors import InputError
 from training import choose_thresholds
 from training.choose_thresholds import choose, presence_threshold, read_rows, told_apart
-from training.export import is_answered
+from training.export import is_answered, read_pairs
+from training.stage import run_command
 
 
 def rows(**by_text: float) -> list[dict]:
@@ -87,3 +88,12 @@ def test_what_is_no_file_of_rows_is_named(tmp_path: Path) -> None:
     for name in ("a.json", "missing.json"):
         with pytest.raises(InputError, match=rf"{name}: is no \.rows\.json of training\.choose_thresholds"):
             read_rows([tmp_path / name])
+
+
+def test_what_is_no_file_of_pairs_is_named_without_a_traceback(tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.json").write_text('{"pairs": [{"target": "vessel"}]}')
+    for name in ("pairs.json", "missing.json"):
+        assert run_command(lambda name=name: read_pairs(tmp_path / name)) == 1
+        assert f"{name}: is no pairs.json of training.choose_thresholds" in capsys.readouterr().err
+    assert run_command(lambda: None) == 0

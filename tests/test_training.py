@@ -118,6 +118,11 @@ def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoin
     assert all(torch.equal(then["segmenter"][k], v) for k, v in old["segmenter"].items())
     moved = [(v - then["segmenter"][k.replace(own + "oct.", shared)]).abs().max() for k, v in fresh.items()]
     assert 0 < max(moved) < 0.1
+    lent = load_checkpoint(train({**alone, "steps": 1, "lr": 1e-9, "pixels_from": "octa"}, tmp_path / "d", first,
+                                 tmp_path / "octa.pt"))["segmenter"]
+    assert all(torch.allclose(lent[k], lent[k.replace(own + "oct.", own + "octa.")], atol=1e-6) for k in fresh)
+    with pytest.raises(InputError, match=r"pixels_from = 'uwf': both need .* of its own. There are: octa, oct\."):
+        train({**alone, "pixels_from": "uwf"}, tmp_path / "c", first, first)
     with pytest.raises(InputError, match=r"only = 'oct pixels': this mask head has no such part.*own_pixels"):
         train({**alone, "segmenter": CONFIG["segmenter"]}, tmp_path / "c", first, first)
 

@@ -21,7 +21,8 @@ from training.parallel import Processes, number_format
 from training.run import Run, load_config
 from training.selection import training_records
 from training.stage import run_stage
-from training.train_segmenter import load_clip, train, warm_start
+from training.train_segmenter import load_clip, train
+from training.warm_start import warm_start
 
 ROOT = Path(__file__).parents[1]
 

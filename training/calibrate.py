@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -41,7 +42,8 @@ from napari_claps.types import Modality
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
 from training.choose_thresholds import Sample, held_out_images, presence_threshold
-from training.export import is_answered
+from training.export import is_answered, read_pairs
+from training.stage import run_command
 from training.tiles import targets_by_side
 
 FOLDS = 44
@@ -194,7 +196,7 @@ def main() -> None:
     parser.add_argument("--dataset", action="append", default=[], help="only these data sets")
     parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
     a = parser.parse_args()
-    content = json.loads(a.pairs.read_text())
+    content = {"pairs": read_pairs(a.pairs)}
     known = {f.name for f in fields(Pair)}
     pairs = {(Modality(p["modality"]), p["target"]): Pair(**{k: v for k, v in p.items() if k in known} |
                                                           {"modality": Modality(p["modality"])})
@@ -213,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

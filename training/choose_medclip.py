@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -37,6 +38,7 @@ from napari_claps.types import Modality
 from napari_claps.vocabulary import Kind
 from training.data import Record, segmentation_records
 from training.measure_medclip import NONSENSE, boxed_targets, measure
+from training.stage import run_command
 
 NEAR = 0.01
 """Differences in Dice that so few images cannot tell."""
@@ -145,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from napari_claps.types import Modality
 from napari_claps.views import plan_tiles, working_side
 from napari_claps.vocabulary import TARGETS, Kind, make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
+from training.stage import run_command
 
 POINTS = (8, 16)
 LEVELS = (0.0, -1.0, -2.0)
@@ -219,4 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

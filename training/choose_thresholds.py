@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,9 +42,10 @@ from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
 from napari_claps.vocabulary import make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
-from training.export import MIN_CLASS
+from training.export import MIN_CLASS, read_pairs
 from training.sampler import CachedImage, synthetic_images
 from training.selection import fold_of
+from training.stage import run_command
 from training.tiles import targets_by_side
 
 SHARES = (1.0, 0.75, 0.5)
@@ -263,10 +265,10 @@ def main() -> None:
     a.out.with_suffix(".rows.json").write_text(json.dumps({f"{m}/{t}": r for (m, t), r in rows.items()}))
     pairs = chosen_pairs(bundle, rows)
     measured = {(p["modality"], p["target"]) for p in pairs}
-    others = json.loads(a.pairs.read_text(encoding="utf-8"))["pairs"] if a.pairs else pairs_of(bundle)
+    others = read_pairs(a.pairs) if a.pairs else pairs_of(bundle)
     pairs += [p for p in others if (p["modality"], p["target"]) not in measured]
     a.out.write_text(json.dumps({"pairs": pairs}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import tomli_w
 
 from napari_claps.errors import InputError
+from training.stage import run_command
 
 LICENCE = "CC BY-NC 4.0, research use only"
 NOTICE = ("Research use only, not for clinical decisions. Trained on public research data sets, some of which "
@@ -86,6 +88,24 @@ def default_pairs(min_images: int = 8) -> list[dict[str, Any]]:
     return pairs + [{"modality": "oct", "target": t, "n_train": 0} for t in ("retina", "rpe_bm_complex")]
 
 
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    """Read the pairs of a file of `training.choose_thresholds` or `training.unpack_bundle`.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"]
+        for pair in pairs:
+            pair["modality"], pair["target"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no pairs.json of training.choose_thresholds ({type(error).__name__}: "
+                         f"{error}).") from error
+    return pairs
+
+
 def is_answered(pair: Mapping[str, Any]) -> bool:
     """Whether the bundle shall answer for a pair.
 
@@ -137,7 +157,7 @@ def main() -> None:
     parser.add_argument("--version", default="0.7.0")
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
-    pairs = json.loads(a.pairs.read_text())["pairs"] if a.pairs else default_pairs()
+    pairs = read_pairs(a.pairs) if a.pairs else default_pairs()
     pairs = [{k: v for k, v in p.items() if k != "told_apart"} for p in pairs if is_answered(p)]
     if a.box_thresholds:
         add_box_thresholds(pairs, json.loads(a.box_thresholds.read_text()))
@@ -151,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.manifest import BundleManifest, read_manifest
 from napari_claps.vocabulary import MODALITIES
+from training.stage import run_command
 
 PICTURE, FAILURES = "images/reliability.png", "images/failures.png"
 """Beside the card."""
@@ -241,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

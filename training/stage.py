@@ -45,6 +45,16 @@ def run_stage(work: Callable[[], object], config: Path) -> int:
     return 0
 
 
+def run_command(work: Callable[[], object]) -> int:
+    """Do the work of a command without a configuration; returns its exit code. Errors have no traceback."""
+    try:
+        work()
+    except ClapsError as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python, of CUDA or of the CPU allocator says that memory ran out."""
     words = str(error).lower()

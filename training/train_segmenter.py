@@ -26,7 +26,6 @@ from napari_claps.errors import InputError
 from napari_claps.models.clip import ClipConfig, RetinalClip
 from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
-from napari_claps.types import Modality
 from napari_claps.vocabulary import TARGETS, Kind
 from training.borrowed import lend, lent_records
 from training.mask_loss import contrast_loss, mask_loss
@@ -37,6 +36,7 @@ from training.selection import training_records
 from training.stage import run_stage
 from training.start import STARTS, replace_start
 from training.text_bank import TextBank
+from training.warm_start import learn_only, start_pixels, warm_start
 
 
 def spatial_prompts(batch: ViewBatch, rng: random.Random,
@@ -124,57 +124,6 @@ def load_clip(checkpoint: Path, text_folder: Path | None = None) -> tuple[Retina
     return clip, state
 
 
-def warm_start(sam: RetinalSam, checkpoint: Path, *, keep_statistics: bool = False) -> None:
-    """Take the weights of an earlier mask head as far as they fit.
-
-    The statistics of the texts stay new, unless `keep_statistics`: every mask depends on them, and where only a part
-    is learnt the masks of all other parts shall stay as they are.
-
-    Raises
-    ------
-    InputError
-        If the checkpoint holds no mask head, or hardly any of its weights fit.
-    """
-    old, own = load_checkpoint(checkpoint).get("segmenter"), sam.head_state_dict()
-    if old is None:
-        raise InputError(f"{checkpoint}: holds no mask head to start from. Give the final.pt of train_segmenter.")
-    # What is to be one modality's own starts from what it shared with the others.
-    shared, apart = "image_encoder.pixel_decoder.", "image_encoder.own_pixel_decoders."
-    for name in own:
-        start = shared + name.removeprefix(apart).partition(".")[2]
-        if name.startswith(apart) and start in old:
-            old.setdefault(name, old[start])
-    fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
-               and (keep_statistics or not k.endswith((".text_mean", ".text_std")))}
-    if len(fitting) < len(own) / 2:
-        raise InputError(f"{checkpoint}: only {len(fitting)} of {len(own)} tensors fit this mask head. Use the "
-                         "[segmenter] lines of its configuration, or start without --warm.")
-    sam.load_head_state_dict({**own, **fitting})
-
-
-LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head",
-                **{f"{m} pixels": f"image_encoder.own_pixel_decoders.{m}." for m in Modality}}
-"""Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
-
-
-def learn_only(sam: RetinalSam, part: str) -> None:
-    """Leave only a part of the mask head to be learnt, on which no other mask of a text depends.
-
-    Raises
-    ------
-    InputError
-        If there is no such part.
-    """
-    if part not in LEARNT_ALONE:
-        raise InputError(f"only = {part!r} is unknown. Known are: {', '.join(LEARNT_ALONE)}.")
-    learnt = [n for n, _ in sam.named_parameters() if n.startswith(LEARNT_ALONE[part])]
-    if not learnt:
-        raise InputError(f"only = {part!r}: this mask head has no such part. Name the modality in own_pixels of "
-                         "[segmenter].")
-    for name, parameter in sam.named_parameters():
-        parameter.requires_grad_(name in learnt)
-
-
 def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = None) -> Path:
     """Run the stage; returns the checkpoint written."""
     run = Run(out, config)
@@ -190,6 +139,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
         warm_start(sam, warm, keep_statistics="only" in config)
+    if "pixels_from" in config:
+        start_pixels(sam, config.get("only", ""), config["pixels_from"])
     if "only" in config:
         learn_only(sam, config["only"])
     records, lent = training_records(config), lent_records(config)

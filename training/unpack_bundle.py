@@ -15,13 +15,14 @@ import sys
 import tomllib
 from pathlib import Path
 
-from napari_claps.errors import ClapsError, InputError
+from napari_claps.errors import InputError
 from napari_claps.io.atomic import atomic_path
 from napari_claps.models.bundle import TEXT_FOLDER, WEIGHTS, load_bundle
 from napari_claps.models.clip import RetinalClip
 from napari_claps.models.detector import RetinalDetector
 from napari_claps.models.segmenter import RetinalSam
 from training.run import save_atomically
+from training.stage import run_command
 
 
 def unpack(name_or_folder: str | Path, out: Path) -> Path:
@@ -57,18 +58,13 @@ def unpack(name_or_folder: str | Path, out: Path) -> Path:
     return out
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="claps-tiny", help="name of an installed bundle, or its folder")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
-    try:
-        print(unpack(a.bundle, a.out))
-    except ClapsError as error:
-        print(f"training.unpack_bundle: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(unpack(a.bundle, a.out))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -1,0 +1,75 @@
+"""What a mask head starts from, and which part of it is learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_claps.errors import InputError
+from napari_claps.models.segmenter import RetinalSam
+from napari_claps.types import Modality
+from training.run import load_checkpoint
+
+LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head",
+                **{f"{m} pixels": f"image_encoder.own_pixel_decoders.{m}." for m in Modality}}
+"""Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
+
+
+def warm_start(sam: RetinalSam, checkpoint: Path, *, keep_statistics: bool = False) -> None:
+    """Take the weights of an earlier mask head as far as they fit.
+
+    The statistics of the texts stay new, unless `keep_statistics`: every mask depends on them, and where only a part
+    is learnt the masks of all other parts shall stay as they are.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint holds no mask head, or hardly any of its weights fit.
+    """
+    old, own = load_checkpoint(checkpoint).get("segmenter"), sam.head_state_dict()
+    if old is None:
+        raise InputError(f"{checkpoint}: holds no mask head to start from. Give the final.pt of train_segmenter.")
+    # What is to be one modality's own starts from what it shared with the others.
+    shared, apart = "image_encoder.pixel_decoder.", "image_encoder.own_pixel_decoders."
+    for name in own:
+        start = shared + name.removeprefix(apart).partition(".")[2]
+        if name.startswith(apart) and start in old:
+            old.setdefault(name, old[start])
+    fitting = {k: v for k, v in old.items() if k in own and own[k].shape == v.shape
+               and (keep_statistics or not k.endswith((".text_mean", ".text_std")))}
+    if len(fitting) < len(own) / 2:
+        raise InputError(f"{checkpoint}: only {len(fitting)} of {len(own)} tensors fit this mask head. Use the "
+                         "[segmenter] lines of its configuration, or start without --warm.")
+    sam.load_head_state_dict({**own, **fitting})
+
+
+def learn_only(sam: RetinalSam, part: str) -> None:
+    """Leave only a part of the mask head to be learnt, on which no other mask of a text depends.
+
+    Raises
+    ------
+    InputError
+        If there is no such part.
+    """
+    if part not in LEARNT_ALONE:
+        raise InputError(f"only = {part!r} is unknown. Known are: {', '.join(LEARNT_ALONE)}.")
+    learnt = [n for n, _ in sam.named_parameters() if n.startswith(LEARNT_ALONE[part])]
+    if not learnt:
+        raise InputError(f"only = {part!r}: this mask head has no such part. Name the modality in own_pixels of "
+                         "[segmenter].")
+    for name, parameter in sam.named_parameters():
+        parameter.requires_grad_(name in learnt)
+
+
+def start_pixels(sam: RetinalSam, part: str, source: str) -> None:
+    """Start the pixel decoder that is to be learnt, `part` as in `learn_only`, from that of the modality `source`.
+
+    Raises
+    ------
+    InputError
+        If one of them is not there.
+    """
+    decoders, modality = sam.image_encoder.own_pixel_decoders, part.removesuffix(" pixels")
+    if not {modality, source} <= {*decoders}:
+        raise InputError(f"only = {part!r}, pixels_from = {source!r}: both need a modality with a pixel decoder of its "
+                         f"own. There are: {', '.join(decoders) or 'none'}.")
+    decoders[modality].load_state_dict(decoders[source].state_dict())
