@@ -118,6 +118,10 @@ def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoin
     assert all(torch.equal(then["segmenter"][k], v) for k, v in old["segmenter"].items())
     moved = [(v - then["segmenter"][k.replace(own + "oct.", shared)]).abs().max() for k, v in fresh.items()]
     assert 0 < max(moved) < 0.1
+    late = {**alone, "segmenter": {**CONFIG["segmenter"], "own_pixels": ["oct"]}, "steps": 1}
+    kept = load_checkpoint(train(late, tmp_path / "e", first, tmp_path / "b" / "final.pt"))
+    assert set(kept["arch"]["segmenter"]["own_pixels"]) == {"octa", "oct"}, "what was learnt before is not lost"
+    assert all(torch.equal(v, then["segmenter"][k]) for k, v in kept["segmenter"].items() if own + "octa." in k)
     lent = load_checkpoint(train({**alone, "steps": 1, "lr": 1e-9, "pixels_from": "octa"}, tmp_path / "d", first,
                                  tmp_path / "octa.pt"))["segmenter"]
     assert all(torch.allclose(lent[k], lent[k.replace(own + "oct.", own + "octa.")], atol=1e-6) for k in fresh)

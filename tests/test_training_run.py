@@ -179,6 +179,7 @@ def test_folds_part_the_images_of_each_data_set(data: Path) -> None:
     everything = {r.stem for r in segmentation_records("train")}
     assert set().union(*folds) == everything and sorted(map(len, folds)) == [2, 2, 2], "each image once, in even shares"
     assert {r.stem for r in training_records({"fold": "2/3"})} == everything - folds[1]
+    assert {r.stem for r in training_records({"learn_all": True})} == everything
     for fold in ("4/3", "0/3", "2", "a/b", "1/1"):
         with pytest.raises(InputError, match=f"fold = '{fold}' is none. The second of four is written \"2/4\""):
             training_records({"fold": fold})

@@ -18,7 +18,8 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
     ----------
     config : dict
         ``datasets``, the data sets to use (all if it is empty or missing), and ``exclude``, those to leave out: for
-        leave-one-source-out. ``fold``, for cross-validation, holds out another part of ``train`` (`fold_of`).
+        leave-one-source-out. ``fold``, for cross-validation, holds out another part of ``train`` (`fold_of`), and
+        ``learn_all = true`` none, for a last training with the settings that cross-validation has chosen.
     held_out : bool
         The held-out part instead of the rest.
 
@@ -35,8 +36,10 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
     if unknown:
         raise InputError(f"{data_root()}: the data set {', '.join(unknown)}, named in the configuration, has no image "
                          f"of split 'train'. There are: {', '.join(sorted(known))}.")
-    kept = set(fold_of(everything, config["fold"])) if "fold" in config else {
-        r.image for r in everything if is_held_out(r.dataset, r.stem)}
+    if "fold" in config:
+        kept = set(fold_of(everything, config["fold"]))
+    else:
+        kept = {r.image for r in everything if is_held_out(r.dataset, r.stem) and not config.get("learn_all")}
     records = [r for r in everything if (r.image in kept) == held_out
                and (not only or r.dataset in only) and r.dataset not in without]
     if not records:

@@ -36,7 +36,7 @@ from training.selection import training_records
 from training.stage import run_stage
 from training.start import STARTS, replace_start
 from training.text_bank import TextBank
-from training.warm_start import learn_only, start_pixels, warm_start
+from training.warm_start import learn_only, start_pixels, warm_start, with_own_pixels
 
 
 def spatial_prompts(batch: ViewBatch, rng: random.Random,
@@ -133,6 +133,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
     replace_start(clip, config.get("start", STARTS[0]))
     seg_config = SegmenterConfig(**config.get("segmenter", {}))
+    if warm is not None and "only" in config:
+        seg_config = with_own_pixels(seg_config, warm)
     sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
     freeze_encoder(clip, config["frozen_blocks"])
     bank = TextBank(clip)

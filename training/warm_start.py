@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from napari_claps.errors import InputError
-from napari_claps.models.segmenter import RetinalSam
+from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from training.run import load_checkpoint
 
 LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head",
                 **{f"{m} pixels": f"image_encoder.own_pixel_decoders.{m}." for m in Modality}}
 """Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
+
+
+def with_own_pixels(config: SegmenterConfig, checkpoint: Path) -> SegmenterConfig:
+    """The configuration with the pixel decoders of single modalities that an earlier mask head has too.
+
+    What is learnt alone is put beside all that was learnt before: a decoder that the configuration does not name is
+    not lost.
+    """
+    earlier = load_checkpoint(checkpoint).get("arch", {}).get("segmenter", {}).get("own_pixels", ())
+    return replace(config, own_pixels=tuple(dict.fromkeys([*earlier, *config.own_pixels])))
 
 
 def warm_start(sam: RetinalSam, checkpoint: Path, *, keep_statistics: bool = False) -> None:
