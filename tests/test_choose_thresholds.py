@@ -53,6 +53,16 @@ def test_the_setting_nearest_to_neutral_wins_among_equals() -> None:
     assert (chosen["threshold"], chosen["text_weight"]) == (0.5, 1.0)
 
 
+def test_boxes_get_a_share_only_where_they_gain_more_than_the_standard_error() -> None:
+    def chosen(*gains: float) -> float:
+        return choose([{"presence": 0.9, "present": True, "1.0/0.5": 0.6, "0.5/0.5": 0.6 + gain}
+                       for gain in gains])["text_weight"]
+
+    assert chosen(0.02, 0.03, 0.02) == 0.5
+    assert chosen(0.2, -0.08, -0.05) == 1.0, "better in the mean, by one image"
+    assert chosen(-0.02, -0.03, -0.02) == 1.0
+
+
 def test_a_bundle_answers_only_what_it_can_call_absent() -> None:
     good = {"dice_held_out": 0.5, "told_apart": True, "n_held_out": 8, "n_absent_held_out": 20, "n_inner": 12,
             "n_outer": 8}

@@ -3,7 +3,8 @@
 ``python -m training.choose_thresholds --bundle FOLDER --out pairs.json``
 
 For each pair: the share of the text-prompted mask against the one from
-detected boxes, the probability threshold (both by the mean Dice of images that
+detected boxes (less than all only where boxes gain more than their standard
+error), the probability threshold (both by the mean Dice of images that
 show the target), and the presence below which the answer is "absent". For that
 there is one rule (`presence_threshold`): the highest that keeps
 `MIN_SENSITIVITY` of the images with the target, because a finding that is
@@ -137,6 +138,8 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     settings = [k for k in (present[0] if present else {}) if "/" in k]
     if len(present) >= 2:
         means = {k: float(np.mean([r[k] for r in present])) for k in settings}
+        shares = shares_that_pay(present, means)
+        means = {k: v for k, v in means.items() if share_of(k) in shares}
         best = max(means.values())
         # Among settings as good as the best, the one nearest to the neutral threshold.
         near = [k for k, v in means.items() if v >= best - 0.003]
@@ -146,6 +149,34 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if len(present) >= MIN_CLASS and len(absent) >= MIN_CLASS:
         result["presence"] = presence_threshold([r["presence"] for r in present])
     return result
+
+
+def share_of(setting: str) -> float:
+    """Share of the text-prompted mask in a setting, ``"0.75/0.5"``: share and threshold."""
+    return float(setting.partition("/")[0])
+
+
+def shares_that_pay(present: Sequence[Mapping[str, Any]], means: Mapping[str, float]) -> set[float]:
+    """Shares of the text-prompted mask to choose from: boxes get one only where it surely helps.
+
+    The Dice gained over the text alone, each at its best threshold, must be larger than its standard error over the
+    images: otherwise the simpler mask stays (the one-standard-error rule of Breiman et al. 1984).
+
+    Parameters
+    ----------
+    present : sequence of mapping
+        Rows of the images that show the target, at least two.
+    means : mapping
+        Mean Dice of each setting.
+    """
+    best = {share: max((k for k in means if share_of(k) == share), key=means.__getitem__)
+            for share in {share_of(k) for k in means}}
+    pay = {1.0}
+    for share in best.keys() - pay:
+        gains = np.array([row[best[share]] - row[best[1.0]] for row in present])
+        if gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)):
+            pay.add(share)
+    return pay
 
 
 def presence_threshold(scores: Sequence[float]) -> float:
