@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.unet --modality cfp --steps 960 --init RUN/final.pt --out RUN_UNET`` trains one network for one
 modality, with one sigmoid per target. Views, augmentation, held-out part, working scales and tiles are those of
-`training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. A
-target that a data set did not annotate takes no part in the loss. Thresholds are chosen on the held-out part of
-``train``; ``unet.json`` then has the scores of ``val``. ``--exclude-dataset drive`` leaves a source out.
+`training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. Images
+are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the loss.
+Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
+``--exclude-dataset drive`` leaves a source out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from tqdm import tqdm
 from napari_claps.errors import InputError
 from napari_claps.models.segmenter import MaskPrediction
 from napari_claps.types import Modality
+from napari_claps.views import mirrorings
 from training.data import Record, segmentation_records
+from training.export import MIRRORED
 from training.mask_loss import mask_loss
 from training.provenance import record_files
 from training.run import Run, load_checkpoint, load_config
@@ -170,10 +173,11 @@ def of_modality(records: Sequence[Record], modality: Modality) -> list[Record]:
 def probabilities(net: nn.Module, item: Annotated, targets: Sequence[str], device: str) -> dict[str, np.ndarray]:
     """Probability (y, x) of every annotated target that the network has, at the target's own working scale."""
     known = [t for t in item.record.targets if t in targets]
+    flips = mirrorings(item.record.modality) if item.record.modality in MIRRORED else ((),)
     found = {}
     for side, group in targets_by_side(item.record.modality, known, item.image.shape[:2]).items():
         rows = [targets.index(t) for t in group]
-        maps = fuse_tiles(item.image, side, device, lambda view, _, rows=rows: net(view)[0, rows].sigmoid())
+        maps = fuse_tiles(item.image, side, device, lambda view, _, rows=rows: net(view)[0, rows].sigmoid(), flips)
         found |= dict(zip(group, maps, strict=True))
     return found
 

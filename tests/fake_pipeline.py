@@ -31,7 +31,7 @@ PAIRS = tuple(
 
 MANIFEST = SimpleNamespace(
     name="fake", version="1", folder=Path("fake"), notice="for tests", licence="none", sha256="0" * 64, pairs=PAIRS,
-    modalities=[Modality.OCT, Modality.CFP], training={},
+    modalities=[Modality.OCT, Modality.CFP], training={}, mirrored=(),
 )
 
 

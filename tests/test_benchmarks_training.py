@@ -10,7 +10,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from benchmarks import annotations, artery_vein, limits, sam_boxes, unet
+from benchmarks import annotations, artery_vein, limits, mirrored, sam_boxes, unet
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.views import Tile, plan_tiles
@@ -129,6 +129,25 @@ def test_arteries_and_veins_are_scored_both_ways(data, capsys) -> None:
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[:3] for row in rows] == [["| eye", "artery", "1"], ["| eye", "vein", "1"]]
     assert artery_vein.main(["--bundle", "nowhere"]) == 1
+
+
+def test_looks_are_compared_on_images_not_learnt_from(data, capsys) -> None:
+    """The shipped bundle on the disc of a photograph, once and in all mirrorings."""
+    folder = data / "segmentation" / "eye"
+    disc = np.hypot(*(np.mgrid[:256, :256] - 128)) < 60
+    for name in "ab":
+        for kind, picture in (("images", skimage.data.retina()[500:756, 100:356]),
+                              ("masks/optic_disc", disc.astype(np.uint8) * 255)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(folder / kind / f"{name}.png")
+    with (data / "segmentation.csv").open("a", newline="") as file:
+        file.writelines(f"eye,train,cfp,segmentation/eye/images/{name}.png,256,256,optic_disc\n" for name in "ab")
+    assert mirrored.main(["--device", "cpu", "--dataset", "eye", "--fold", "1/2"]) == 0
+    header, _, row = capsys.readouterr().out.splitlines()
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert (row.split(" | ")[:2], cells["images"]) == (["| cfp", "optic_disc"], "1")
+    assert float(cells["gain"]) == pytest.approx(float(cells["mirrored too"]) - float(cells["one look"]), abs=2e-3)
+    assert mirrored.main(["--bundle", "nowhere"]) == 1
 
 
 def test_thin_lines_are_lost_at_a_coarse_scale_and_discs_are_not() -> None:

@@ -152,7 +152,7 @@ def test_uncertainty_of_a_volume(segment, volume, tmp_path):
 def first(segment, volume, tmp_path):
     """A result in ``first``, of two slices of a region with a threshold of its own."""
     code, _, err = segment(volume, "--modality", "oct", "--target", "drusen", "--target", "retina", "--slices", ":2",
-                           "--region", "0,8,64,72", "--score-threshold", "0.1", "--no-linking")
+                           "--region", "0,8,64,72", "--score-threshold", "0.1", "--no-linking", "--no-mirroring")
     assert code == 0, err
     shutil.move(tmp_path / "out", tmp_path / "first")
     return tmp_path / "first" / "scan"
@@ -233,7 +233,8 @@ def test_replay_without_its_bundle(claps, first, volume, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "option"), [
     (["--target", "vessel"], "--target"), (["--slices", "0"], "--slices"), (["--no-linking"], "--no-linking"),
-    (["--score-threshold", "0"], "--score-threshold"), (["--modality", "oct"], "--modality"),
+    (["--no-mirroring"], "--no-mirroring"), (["--score-threshold", "0"], "--score-threshold"),
+    (["--modality", "oct"], "--modality"),
 ])  # fmt: skip
 def test_replay_takes_everything_from_the_file(replay, volume, arguments, option):
     code, _, err = replay(volume, *arguments)

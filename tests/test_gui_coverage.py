@@ -91,9 +91,14 @@ def test_a_choice_comes_back_with_what_it_needs(combo, qtbot):
     assert combo.coverage() is None and "'as trained'" in combo.toolTip()
     combo.set_way("claps", None)
     assert combo.coverage() == 0.9 and combo.isEnabled()
+    combo.set_way("claps", None, mirrored=False)
+    assert combo.coverage() == 0.9, "the bundle does not ask for it in this modality"
+    combo.set_pairs(OCT, mirrored=True)
+    assert combo.coverage() is None and "Tick 'Look at mirrored images too'" in combo.toolTip()
+    combo.set_way("claps", None)
     combo.set_pairs([])
     combo.set_pairs(OCT)
-    assert combo.coverage() == 0.9 and changes == [0.8, 0.9, None, 0.9, None, 0.9]
+    assert combo.coverage() == 0.9 and changes == [0.8, 0.9, None, 0.9, None, 0.9, None, 0.9]
 
 
 def test_targets_without_it_are_named_before_the_run(make_widget):

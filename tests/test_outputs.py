@@ -206,6 +206,7 @@ def test_request_ignores_what_changes_only_the_time():
     assert asked(uncertainty=True) != asked()
     assert asked(coverage=0.9) != asked()
     assert asked(link_slices=False) != asked()
+    assert asked(mirrored=False) != asked()
 
 
 def result_files(image):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_claps import ensemble
-from napari_claps.ensemble import mirrorings, segment_ensemble, shifted
+from napari_claps.ensemble import segment_ensemble, shifted
 from napari_claps.field import FieldResult, segment_field
 from napari_claps.findings import with_uncertainty
 from napari_claps.models.manifest import Pair
@@ -22,6 +22,7 @@ from napari_claps.prompters import ViewBox, make_prompter
 from napari_claps.settings import Settings
 from napari_claps.types import Box, Modality, RetinalImage
 from napari_claps.uncertainty import binary_entropy, ensemble_entropy, mutual_information
+from napari_claps.views import mirrorings
 from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text, make_prompt
 
 members = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(3), st.just(4)),
@@ -66,12 +67,12 @@ def test_shifted_boxes_stay_in_the_view(x: float, y: float, width: float, height
 
 def test_mirrored_answers_are_turned_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """With networks that answer with the image itself, the mean is the image."""
-    def echo(bundle, prompter, planes, side, prompts, pairs):
+    def echo(bundle, prompter, planes, side, prompts, pairs, *, mirrored=True):
         return [FieldResult(np.stack([p[..., 0]] * len(prompts)), np.ones(len(prompts)), [[] for _ in prompts])
                 for p in planes]
 
     monkeypatch.setattr(ensemble, "segment_field", echo)
-    bundle = SimpleNamespace(takes_text=True, manifest=SimpleNamespace(signature=True))
+    bundle = SimpleNamespace(takes_text=True, manifest=SimpleNamespace(signature=True, mirrored=()))
     image = np.random.default_rng(0).random((5, 7, 1)).astype(np.float32).repeat(3, axis=2)
     for modality, target in ((Modality.CFP, "optic_disc"), (Modality.CFP, "vessel"), (Modality.OCT, "drusen")):
         prompt, pair = make_prompt(target, modality), Pair(modality, target, text_weight=0.5)

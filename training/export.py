@@ -26,13 +26,16 @@ MIN_DICE = 0.3
 """Held-out Dice below which a pair is left out: the bundle then refuses it instead of guessing."""
 MAX_FALSE_ALARMS = 0.5
 """Share of the held-out images without the target in which it may be found."""
+MIRRORED = ("cfp", "uwf", "slo", "ffa", "octa")
+"""Modalities whose images are looked at mirrored too: that made their masks better on held-out images, those of B-scans
+not (`benchmarks/mirrored.py`)."""
 MIN_CLASS = 5
 """Held-out images with and without a target that are needed to fit its presence."""
 
 
 def write_manifest(folder: Path, *, name: str, version: str, licence: str, notice: str,
                    architecture: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]],
-                   training: Mapping[str, Any]) -> None:
+                   training: Mapping[str, Any], mirrored: Sequence[str] = ()) -> None:
     """Write ``bundle.toml`` over the files that lie in `folder`.
 
     Raises
@@ -47,6 +50,7 @@ def write_manifest(folder: Path, *, name: str, version: str, licence: str, notic
     content = {
         "name": name, "version": version, "licence": licence, "notice": notice,
         "files": {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
+        **({"views": {"mirrored": list(mirrored)}} if mirrored else {}),
         "architecture": {head: {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
                          for head, config in architecture.items()},
         "pairs": [{k: v for k, v in pair.items() if v is not None} for pair in pairs],
@@ -56,7 +60,7 @@ def write_manifest(folder: Path, *, name: str, version: str, licence: str, notic
 
 
 def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mapping[str, Any]], out: Path,
-           name: str, version: str, training: Mapping[str, Any]) -> Path:
+           name: str, version: str, training: Mapping[str, Any], mirrored: Sequence[str] = MIRRORED) -> Path:
     """Put three checkpoints together as a bundle; returns its folder."""
     from napari_claps.models.bundle import save_bundle_weights
     from napari_claps.models.clip import ClipConfig, RetinalClip
@@ -75,7 +79,7 @@ def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mappi
     boxes.load_head_state_dict(det_state["detector"])
     save_bundle_weights(out, tower, sam, boxes)
     write_manifest(out, name=name, version=version, licence=LICENCE, notice=NOTICE, architecture=arch,
-                   pairs=pairs, training=training)
+                   pairs=pairs, training=training, mirrored=mirrored)
     return out
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_claps.field import cut, scaled_batch
 from napari_claps.tile_mean import TileMean, resized
@@ -24,7 +25,8 @@ def targets_by_side(modality: Modality, targets: Iterable[str], shape: tuple[int
 
 
 @torch.inference_mode()
-def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Tensor, Tile], Tensor]) -> np.ndarray:
+def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Tensor, Tile], Tensor],
+               flips: Sequence[tuple[int, ...]] = ((),)) -> np.ndarray:
     """Probabilities of a whole image.
 
     Parameters
@@ -35,6 +37,8 @@ def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Ten
         Long side of the working scale in pixels.
     predict : callable
         Gives probabilities (P, h / 2, w / 2) of a view (1, 3, h, w) and its tile.
+    flips : sequence of tuple of int
+        Axes of (y, x) that are flipped in each look at the image; the result is the mean.
 
     Returns
     -------
@@ -43,10 +47,15 @@ def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Ten
     """
     batch = scaled_batch([image], side, device)
     size = (batch.shape[-2], batch.shape[-1])
-    tiles = plan_tiles(size)
-    fused: TileMean | None = None
-    for tile in tiles:
-        found = predict(cut(batch, tile), tile).float()
-        fused = fused or TileMean(size, tiles, slices=1, prompts=len(found), device=device)
-        fused.add(tile, found[None])
-    return resized(fused.mean(), image.shape[:2])[0].cpu().numpy()
+    batch = F.pad(batch, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
+    tiles = plan_tiles((batch.shape[-2], batch.shape[-1]))
+    looks = []
+    for axes in flips:
+        dims = [axis - 2 for axis in axes]
+        view, fused = batch.flip(dims), None
+        for tile in tiles:
+            found = predict(cut(view, tile), tile).float()
+            fused = fused or TileMean(size, tiles, slices=1, prompts=len(found), device=device)
+            fused.add(tile, found[None])
+        looks.append(fused.mean().flip(dims))
+    return resized(torch.stack(looks).mean(0), image.shape[:2])[0].cpu().numpy()

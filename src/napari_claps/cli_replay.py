@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 DECIDED = {"modality": "--modality", "targets": "--target", "method": "--method", "slices": "--slices",
            "score_threshold": "--score-threshold", "region": "--region", "uncertainty": "--uncertainty",
-           "coverage": "--coverage", "no_linking": "--no-linking", "settings": "--settings"}
+           "coverage": "--coverage", "no_linking": "--no-linking", "no_mirroring": "--no-mirroring",
+           "settings": "--settings"}
 """Options that the file decides."""
 
 

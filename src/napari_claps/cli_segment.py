@@ -66,6 +66,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                              "--bundle, --device, --check-prompts, --overwrite and --quiet alone")
     parser.add_argument("--no-linking", action="store_true",
                         help="number the objects of an OCT volume in each B-scan anew, instead of linking them")
+    parser.add_argument("--no-mirroring", action="store_true",
+                        help="look at each image once instead of also mirrored, which is what the bundle asks for in "
+                             "some modalities: about four times as fast, masks a little worse")
     parser.add_argument("--settings", metavar="FILE.toml", type=Path,
                         help="file with these settings; options on the command line win")
     parser.add_argument("--overwrite", action="store_true", help="make results again that are there already")
@@ -121,6 +124,8 @@ def options_from(arguments: argparse.Namespace) -> Options:
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.no_linking:
         given["link_slices"] = False
+    if arguments.no_mirroring:
+        given["mirrored"] = False
     if arguments.uncertainty:
         given["uncertainty"] = True
     settings = settings.updated(given, where="command line")

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_claps.field import FieldResult, is_boxed, segment_field
+from napari_claps.field import FieldResult, is_boxed, looks, segment_field
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.types import Modality, Prompt
+from napari_claps.views import mirrorings
 from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ BOX_SHIFT = 0.1
 
 MOST_SHIFT = 20.0
 """Largest standard deviation of a box edge in pixels of the view (Kirillov et al. 2023, appendix A)."""
-
-
-def mirrorings(modality: Modality) -> tuple[tuple[int, ...], ...]:
-    """Axes of (y, x) that are flipped in each pass; the first is the image as it is."""
-    return ((), (1,)) if modality is Modality.OCT else ((), (1,), (0,), (0, 1))
 
 
 class ShiftedBoxes:
@@ -119,7 +115,7 @@ def _question(prompts: Sequence[Prompt], pairs: Sequence[Pair], shares: Sequence
 
 def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarray], side: int,
                      prompts: Sequence[Prompt], pairs: Sequence[Pair], *, modality: Modality, seed: int,
-                     slices: Sequence[int]) -> tuple[list[FieldResult], list[np.ndarray]]:
+                     slices: Sequence[int], mirrored: bool = True) -> tuple[list[FieldResult], list[np.ndarray]]:
     """Find prompts in slices of one shape, at one scale, by an ensemble.
 
     Parameters
@@ -130,6 +126,8 @@ def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
     seed : int
     slices : sequence of int
         Numbers of the slices, so that their random shifts do not depend on the batch.
+    mirrored : bool
+        As for `segment_field`, of a single run. One that looks once is the first pass of the ensemble.
 
     Returns
     -------
@@ -143,16 +141,21 @@ def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
     flips = mirrorings(modality)
     totals = [np.zeros((len(prompts), *planes[0].shape[:2]), np.float32) for _ in planes]
     members = np.zeros(len(prompts), np.float32)
-    plain: list[FieldResult] = []
-    seconds: dict[str, float] = {}
+    several = mirrored and len(looks(bundle, modality)) > 1
+    plain = segment_field(bundle, prompter, planes, side, prompts, pairs) if several else []
+    seconds = dict(plain[0].seconds) if plain else {}
     for f, axes in enumerate(flips):
         templates = TEMPLATES[1 + f::len(flips)] if bundle.manifest.signature else ()
         question = _question(prompts, pairs, shares, modality, templates)
         asking = ShiftedBoxes(prompter, sum(boxed), [(seed, f, s) for s in slices] if f else [])
         mirrored = [np.flip(plane, axes) for plane in planes]
-        results = segment_field(bundle, asking, mirrored, side, question.prompts, question.pairs)
+        results = segment_field(bundle, asking, mirrored, side, question.prompts, question.pairs, mirrored=False)
         for stage, value in results[0].seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
+        if not plain:
+            n = len(prompts)
+            plain = [replace(r, probability=r.probability[:n].copy(), presence=r.presence[:n], boxes=r.boxes[:n])
+                     for r in results]
         for total, result in zip(totals, results, strict=True):
             maps = np.flip(result.probability, [a + 1 for a in axes])
             for i, share in enumerate(shares):
@@ -162,8 +165,5 @@ def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
                 for k in question.wordings[i]:
                     total[i] += share * maps[k] + boxes_share
         members += [1 + len(w) for w in question.wordings]
-        if not f:
-            n = len(prompts)
-            plain = [replace(r, probability=r.probability[:n].copy(), presence=r.presence[:n], boxes=r.boxes[:n],
-                             seconds=seconds) for r in results]
-    return plain, [np.clip(total / members[:, None, None], 0, 1) for total in totals]
+    means = [np.clip(total / members[:, None, None], 0, 1) for total in totals]
+    return [replace(p, seconds=seconds) for p in plain], means

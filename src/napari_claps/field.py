@@ -1,4 +1,8 @@
-"""One image at one working scale: its tiles go through the encoder once, all heads read the result."""
+"""One image at one working scale: its tiles go through the encoder, all heads read the result.
+
+Where the bundle was made for it, the image is also looked at mirrored, and the masks are the mean: networks that were
+trained with flips still answer a little differently, and errors of one look are rarely those of another.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ from napari_claps.models.pixel_decoder import PixelMaps
 from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.prompters.sam_prompts import ask_masks
 from napari_claps.tile_mean import TileMean, resized
-from napari_claps.types import Prompt
-from napari_claps.views import Tile, plan_tiles, scaled_shape
+from napari_claps.types import Modality, Prompt
+from napari_claps.views import Tile, mirrorings, plan_tiles, scaled_shape
 from napari_claps.vocabulary import TARGETS, Kind
 
 MAX_BOXES = 48
@@ -61,6 +65,11 @@ def is_boxed(prompt: Prompt, bundle: Bundle) -> bool:
     return compact or not bundle.takes_text
 
 
+def looks(bundle: Bundle, modality: Modality) -> tuple[tuple[int, ...], ...]:
+    """How an image is flipped for each look that the bundle asks for in a modality (axes of (y, x))."""
+    return mirrorings(modality) if modality in bundle.manifest.mirrored else ((),)
+
+
 def scaled_batch(planes: Sequence[np.ndarray], side: int, device: str) -> Tensor:
     """Stack (y, x, 3) float planes as (S, 3, h, w) with the long side scaled to `side`."""
     batch = torch.from_numpy(np.stack(planes)).to(device).permute(0, 3, 1, 2)
@@ -97,7 +106,7 @@ def encode_field(bundle: Bundle, planes: Sequence[np.ndarray], side: int) -> Ten
 
 @torch.inference_mode()
 def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarray], side: int,
-                  prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> list[FieldResult]:
+                  prompts: Sequence[Prompt], pairs: Sequence[Pair], *, mirrored: bool = True) -> list[FieldResult]:
     """Find prompts in slices of one shape, at one scale.
 
     Parameters
@@ -108,6 +117,9 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
         Long side of the working scale in pixels.
     prompts, pairs
         What to find, and the thresholds of each.
+    mirrored : bool
+        Where the bundle asks for it, take the mean of masks and presence over the `mirrorings` of the modality; boxes
+        are those of the image as it is. False looks once.
 
     Returns
     -------
@@ -125,38 +137,48 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
     batch = scaled_batch(planes, side, bundle.device)
     size = (batch.shape[-2], batch.shape[-1])
     factors = (shape[0] / size[0], shape[1] / size[1])
-    tiles = plan_tiles(size)
-    fused = TileMean(size, tiles, slices=len(planes), prompts=len(prompts), device=bundle.device)
-    presence = torch.zeros(len(planes), len(prompts), device=bundle.device)
+    # Masks have half the resolution: mirrored, those of an odd side would lie between the pixels of the others.
+    batch = F.pad(batch, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
+    tiles = plan_tiles((batch.shape[-2], batch.shape[-1]))
     boxes: list[list[list[tuple[float, ...]]]] = [[[] for _ in prompts] for _ in planes]
     boxed = [i for i, p in enumerate(prompts) if is_boxed(p, bundle)]
     text_shares = _text_shares(prompter, boxed, pairs)
     text = bundle.clip_text(tuple(p.text for p in prompts)) if bundle.takes_text else None
     clock.lap("scale")
-    for tile in tiles:
-        with bundle.precision():
-            features = bundle.encode(cut(batch, tile))
-        clock.lap("encode")
-        with bundle.precision():
-            found = prompter.find(features, [prompts[i] for i in boxed], [pairs[i] for i in boxed],
-                                  (tile.height, tile.width)) if boxed else [[] for _ in planes]
-            found = [f[:MAX_BOXES] for f in found]
-            clock.lap("detect")
-            maps = bundle.segmenter.decode_pixels(features, pairs[0].modality)
-            probability, there = _masks(bundle, features, maps, text, found, boxed, text_shares,
-                                        worded=prompter.text_weight is None)
-        bundle.check_finite(*features.levels[-1:], probability, there)
-        presence = torch.maximum(presence, there)
-        clock.lap("segment")
-        fused.add(tile, probability)
-        for s, items in enumerate(found):
-            for item in items:
-                x0, y0, x1, y1 = item.corners
-                corners = ((y0 + tile.y) * factors[0], (x0 + tile.x) * factors[1],
-                           (y1 + tile.y) * factors[0], (x1 + tile.x) * factors[1])
-                boxes[s][boxed[item.prompt]].append((*corners, item.score))
-        clock.lap("fuse")
-    mean = fused.mean()
+    masks, presences = [], []
+    for axes in looks(bundle, pairs[0].modality) if mirrored else ((),):
+        dims = [axis - 2 for axis in axes]
+        view = batch.flip(dims)
+        # In further looks boxes are needed only where they make a part of the mask.
+        asked = [i for i in boxed if text_shares[i] < 1] if axes else boxed
+        fused = TileMean(size, tiles, slices=len(planes), prompts=len(prompts), device=bundle.device)
+        presence = torch.zeros(len(planes), len(prompts), device=bundle.device)
+        for tile in tiles:
+            with bundle.precision():
+                features = bundle.encode(cut(view, tile))
+            clock.lap("encode")
+            with bundle.precision():
+                found = prompter.find(features, [prompts[i] for i in asked], [pairs[i] for i in asked],
+                                      (tile.height, tile.width)) if asked else [[] for _ in planes]
+                found = [f[:MAX_BOXES] for f in found]
+                clock.lap("detect")
+                maps = bundle.segmenter.decode_pixels(features, pairs[0].modality)
+                probability, there = _masks(bundle, features, maps, text, found, asked, text_shares,
+                                            worded=prompter.text_weight is None)
+            bundle.check_finite(*features.levels[-1:], probability, there)
+            presence = torch.maximum(presence, there)
+            clock.lap("segment")
+            fused.add(tile, probability)
+            for s, items in enumerate(() if axes else found):
+                for item in items:
+                    x0, y0, x1, y1 = item.corners
+                    corners = ((y0 + tile.y) * factors[0], (x0 + tile.x) * factors[1],
+                               (y1 + tile.y) * factors[0], (x1 + tile.x) * factors[1])
+                    boxes[s][boxed[item.prompt]].append((*corners, item.score))
+            clock.lap("fuse")
+        masks.append(fused.mean().flip(dims))
+        presences.append(presence)
+    mean, presence = (torch.stack(each).mean(0) for each in (masks, presences))
     vote_in_fields(mean, [p.target for p in prompts])
     full = resized(mean, shape).cpu().numpy()
     clock.lap("fuse")

@@ -204,14 +204,17 @@ class Pipeline:
     def _look(self, planes: list[np.ndarray], side: int, group: list[Prompt], pairs: list[Pair], modality: Modality,
               chunk: list[int]) -> tuple[list[FieldResult], list[np.ndarray] | list[None]]:
         """What the networks say of each slice, and the mean of the ensemble where one is asked for."""
+        # It was measured for the default method.
+        mirrored = self.settings.mirrored and self.settings.method == METHODS[0]
         if self.settings.uncertainty:
             from napari_claps.ensemble import segment_ensemble
 
             return segment_ensemble(self.bundle, self._prompter, planes, side, group, pairs, modality=modality,
-                                    seed=self.settings.seed, slices=chunk)
+                                    seed=self.settings.seed, slices=chunk, mirrored=mirrored)
         from napari_claps.field import segment_field
 
-        return segment_field(self.bundle, self._prompter, planes, side, group, pairs), [None] * len(planes)
+        results = segment_field(self.bundle, self._prompter, planes, side, group, pairs, mirrored=mirrored)
+        return results, [None] * len(planes)
 
     @staticmethod
     def _result(index: int, guess: ModalityGuess, prompts: tuple[Prompt, ...], found: dict[str, Finding],
@@ -233,6 +236,9 @@ class Pipeline:
         if self.settings.method != METHODS[0] or self.settings.score_threshold is not None:
             raise InputError(f"coverage = {coverage} was calibrated for the method {METHODS[0]} with the bundle's own "
                              "thresholds: leave out the other method and the score threshold, or the coverage.")
+        if not self.settings.mirrored and modality in self.bundle.manifest.mirrored:
+            raise InputError(f"coverage = {coverage} was calibrated for a mean over mirrored images: leave out "
+                             "--no-mirroring (mirrored = false), or the coverage.")
         missing = []
         for prompt in prompts:
             pair = self.bundle.manifest.pair(modality, prompt.target)

@@ -164,7 +164,7 @@ def check_prompts(pipeline: Pipeline, image: RetinalImage, targets: Sequence[str
     Parameters
     ----------
     pipeline : Pipeline
-        Its settings are used, but for uncertainty and coverage.
+        Its settings are used, but for uncertainty and coverage, and every text gets one look, not mirrored ones.
     image : RetinalImage
     targets : sequence of str
         Ids, synonyms or free texts. With a single one, the other texts are those of the targets that the bundle knows
@@ -186,7 +186,7 @@ def check_prompts(pipeline: Pipeline, image: RetinalImage, targets: Sequence[str
     >>> check.warnings  # doctest: +SKIP
     ()
     """
-    plain = pipeline.with_settings(uncertainty=False, coverage=None)
+    plain = pipeline.with_settings(uncertainty=False, mirrored=False, coverage=None)
     guess = modality or plain.detect_modality(image)
     prompts = plain.prompts(targets, guess.modality)
     others = plain.bundle.manifest.targets(guess.modality) if len(prompts) == 1 else []

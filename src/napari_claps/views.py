@@ -48,6 +48,14 @@ def working_side(modality: Modality, kind: Kind, shape: tuple[int, int]) -> int:
     return int(np.clip(_MAGNIFICATION.get(modality, 1) * max(shape), low, high))
 
 
+def mirrorings(modality: Modality) -> tuple[tuple[int, ...], ...]:
+    """Axes of (y, x) along which an image is flipped for each look at it; the first is the image as it is.
+
+    Up and down are not alike in a B-scan.
+    """
+    return ((), (1,)) if modality is Modality.OCT else ((), (1,), (0,), (0, 1))
+
+
 @dataclass(frozen=True)
 class Tile:
     """A rectangle of the scaled image: first row and column, and size in pixels."""

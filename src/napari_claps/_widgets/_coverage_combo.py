@@ -36,7 +36,8 @@ class CoverageCombo(QComboBox):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._pairs: Sequence[Pair] = ()
-        self._method, self._own_threshold = METHODS[0], False
+        self._mirrored = False
+        self._method, self._own_threshold, self._once = METHODS[0], False, False
         self._wanted: float | None = None
         self.currentIndexChanged.connect(self.coverage_changed)
         self.activated.connect(self._remember)
@@ -51,16 +52,19 @@ class CoverageCombo(QComboBox):
         self._wanted = coverage
         self._offer()
 
-    def set_pairs(self, pairs: Sequence[Pair]) -> None:
-        """Offer what the bundle was calibrated for; `pairs` are those of the modality in force."""
-        self._pairs = pairs
+    def set_pairs(self, pairs: Sequence[Pair], *, mirrored: bool = False) -> None:
+        """Offer what the bundle was calibrated for.
+
+        `pairs` are those of the modality in force, `mirrored` whether the bundle asks to look at its images mirrored.
+        """
+        self._pairs, self._mirrored = pairs, mirrored
         self._offer()
 
-    def set_way(self, method: str, score_threshold: float | None) -> None:
+    def set_way(self, method: str, score_threshold: float | None, *, mirrored: bool = True) -> None:
         """How objects are found and kept: the calibration holds for one way only."""
-        way = method, score_threshold is not None
-        if way != (self._method, self._own_threshold):
-            self._method, self._own_threshold = way
+        way = method, score_threshold is not None, not mirrored
+        if way != (self._method, self._own_threshold, self._once):
+            self._method, self._own_threshold, self._once = way
             self._offer()
 
     def missing(self, targets: Sequence[str]) -> str:
@@ -107,6 +111,8 @@ class CoverageCombo(QComboBox):
             return f"Not available: it was calibrated for the method {METHODS[0]} alone."
         if self._own_threshold:
             return "Not available: it was calibrated with the model's own thresholds. Set 'Score from' to 'as trained'."
+        if self._mirrored and self._once:
+            return "Not available: it was calibrated for mirrored images too. Tick 'Look at mirrored images too'."
         return ""
 
     def _targets_at(self, level: float) -> str:

@@ -206,7 +206,7 @@ class SegmentForm(QWidget):
     def _offer_targets(self, modality: Modality | None) -> None:
         manifest = self.bundle_combo.manifest()
         pairs = [pair for pair in manifest.pairs if pair.modality == modality] if manifest is not None else []
-        self.advanced.coverage.set_pairs(pairs)
+        self.advanced.coverage.set_pairs(pairs, mirrored=manifest is not None and modality in manifest.mirrored)
         self.target_list.set_pairs(pairs)
         if manifest is not None and modality is not None and not pairs:
             known = ", ".join(str(m) for m in manifest.modalities)

@@ -113,6 +113,8 @@ class BundleManifest:
         Whether texts carry the modality signature: a detector trained without gets the bare name.
     device, dtype : str
         Where and in which type it computes, unless the user says another device.
+    mirrored : tuple of Modality
+        Whose images are looked at mirrored too, because that made their masks better.
     """
 
     name: str
@@ -129,6 +131,7 @@ class BundleManifest:
     signature: bool = True
     device: str = "auto"
     dtype: str = "float32"
+    mirrored: tuple[Modality, ...] = ()
 
     @property
     def modalities(self) -> list[Modality]:
@@ -235,6 +238,7 @@ def read_manifest(name_or_folder: str | Path, folder: str | Path | None = None) 
             common=common if "any_target" in values else None,
             signature=values.get("prompts", {}).get("signature", True),
             device=device.get("name", "auto"), dtype=device.get("dtype", "float32"),
+            mirrored=tuple(map(Modality, values.get("views", {}).get("mirrored", ()))),
         )
         if manifest.dtype not in DTYPES:
             raise ValueError(f"dtype = {manifest.dtype!r} is none of {', '.join(DTYPES)}")

@@ -100,6 +100,7 @@ def request(input_sha256: str, manifest: BundleManifest, settings: Settings, tar
         "score_threshold": settings.score_threshold,
         "link_slices": settings.link_slices,
         "uncertainty": settings.uncertainty,
+        "mirrored": settings.mirrored,
         "coverage": settings.coverage,
         "seed": settings.seed,
         "check_prompts": check_prompts,

@@ -14,7 +14,6 @@ import numpy as np
 from skimage.transform import resize
 from torch import Tensor
 
-from napari_claps.ensemble import mirrorings
 from napari_claps.errors import InputError
 from napari_claps.field import is_boxed, segment_field
 from napari_claps.models.bundle import Bundle
@@ -26,7 +25,7 @@ from napari_claps.prompters.texts import wordings
 from napari_claps.settings import Settings
 from napari_claps.types import Modality, Prompt
 from napari_claps.uncertainty import ensemble_entropy
-from napari_claps.views import plan_tiles, scaled_shape
+from napari_claps.views import mirrorings, plan_tiles, scaled_shape
 from napari_claps.vocabulary import TEMPLATES
 
 
@@ -107,7 +106,7 @@ def run_ensemble(bundles: Sequence[Bundle], plane: np.ndarray, side: int, prompt
             image = np.ascontiguousarray(np.flip(plane, axes))
             for wording in range(min(n_wordings, len(wordings(prompt, pair.modality)))):
                 member = _Member(bundle, Settings(seed=seed), wording)
-                result = segment_field(bundle, member, [image], side, [prompt], [pair])[0]
+                result = segment_field(bundle, member, [image], side, [prompt], [pair], mirrored=False)[0]
                 probabilities.append(np.flip(result.probability[0], axes))
                 if len(tiles) == 1:
                     view_size = (tiles[0].height, tiles[0].width)
