@@ -30,7 +30,6 @@ from napari_claps.io.atomic import atomic_path
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.mask_prompts import PIXEL_STRIDE
 from napari_claps.prompters import make_prompter
-from napari_claps.tile_mean import resized
 from napari_claps.views import scaled_shape
 from napari_claps.vocabulary import make_prompt
 from training.choose_thresholds import THRESHOLDS, dice
@@ -65,7 +64,7 @@ def at_scale(mask: np.ndarray, side: int) -> np.ndarray:
     size = scaled_shape(mask.shape, side)
     whole = torch.from_numpy(mask[None, None].astype(np.float32))
     coarse = F.interpolate(whole, [-(-n // PIXEL_STRIDE) for n in size], mode="area")
-    return resized(coarse, mask.shape)[0, 0].numpy()
+    return F.interpolate(coarse, mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def answers(bundle: Bundle, records: Sequence[Record]) -> Iterator[tuple[Annotated, int, str, float, np.ndarray]]:

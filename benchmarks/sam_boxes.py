@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.sam_boxes --bundle claps-tiny --out sam_boxes.json`` takes the boxes of the true objects of
 ``val`` (8-connected pieces; compact targets only, a box says nothing of a tree or a band) as prompts, with the class
-text and without, at the scale and in the tiles of the pipeline, and scores the union of the masks as
-`training.evaluate` does. No threshold but 0.5 is used.
+text and without, at the scale, in the tiles and with the mirrored looks of the pipeline, and scores the union of the
+masks as `training.evaluate` does. No threshold but 0.5 is used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import object_boxes
+from napari_claps.field import looks
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.mask_prompts import MaskPrompts
 from napari_claps.views import Tile, scaled_shape
@@ -73,6 +75,11 @@ def masks_of_boxes(bundle: Bundle, item: Annotated, targets: Sequence[str], side
     return fuse_tiles(item.image, side, bundle.device, predict)
 
 
+def flipped(item: Annotated, axes: tuple[int, ...]) -> Annotated:
+    """An image with its masks, flipped along axes of (y, x)."""
+    return replace(item, image=np.flip(item.image, axes), truth={t: np.flip(m, axes) for t, m in item.truth.items()})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="claps-tiny", help="name or folder (default: %(default)s)")
@@ -95,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             item = Annotated.read(record)
             for side, group in targets_by_side(record.modality, targets, item.image.shape[:2]).items():
                 for name, collected in scores.items():
-                    maps = masks_of_boxes(bundle, item, group, side, with_text=name != "box")
+                    maps = np.mean([np.flip(masks_of_boxes(bundle, flipped(item, axes), group, side,
+                                                           with_text=name != "box"), [a + 1 for a in axes])
+                                    for axes in looks(bundle, record.modality)], axis=0)
                     for target, probability in zip(group, maps, strict=True):
                         collected.add(item, target, probability, threshold=0.5)
         for name, collected in scores.items():

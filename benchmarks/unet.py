@@ -3,8 +3,8 @@
 ``python -m benchmarks.unet --modality cfp --steps 960 --init RUN/final.pt --out RUN_UNET`` trains one network for one
 modality, with one sigmoid per target. Views, augmentation, held-out part, working scales and tiles are those of
 `training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. Images
-are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the loss.
-Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
+are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the
+loss. Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
 ``--exclude-dataset drive`` leaves a source out.
 """
 

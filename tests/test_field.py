@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_claps.field import _Clock
 from napari_claps.models.bundle import load_bundle
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters import make_prompter
+from napari_claps.tile_mean import resized
 from napari_claps.types import Modality
 from napari_claps.views import plan_tiles
 from napari_claps.vocabulary import make_prompt
@@ -38,8 +40,21 @@ def test_masks_of_all_tiles_lie_on_the_same_grid(shape: tuple[int, int]) -> None
     fused = fuse_tiles(image, max(shape), "cpu", lambda view, tile: F.avg_pool2d(view, 2)[0, :1])
     whole = torch.from_numpy(image[..., 0])[None, None]
     whole = F.pad(whole, (0, shape[1] % 2, 0, shape[0] % 2), mode="replicate")
-    expected = F.interpolate(F.avg_pool2d(whole, 2), shape, mode="bilinear", align_corners=False)[0, 0].numpy()
-    np.testing.assert_allclose(fused[0], expected, atol=1e-4)
+    expected = F.interpolate(F.avg_pool2d(whole, 2), scale_factor=2, mode="bilinear", align_corners=False)[0, 0].numpy()
+    np.testing.assert_allclose(fused[0], expected[:shape[0], :shape[1]], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 95), (64, 95)])
+@pytest.mark.parametrize("zoom", [1, 2, 0.5])
+def test_masks_lie_where_the_image_shows_them(size: tuple[int, int], zoom: float) -> None:
+    """A ramp, seen at half the resolution of its scaled image, comes back as the ramp at any size of the image."""
+    columns = torch.arange(size[1] + size[1] % 2, dtype=torch.float32).expand(size[0] + size[0] % 2, -1)
+    shape = (round(size[0] * zoom), round(size[1] * zoom))
+    ramp = resized(F.avg_pool2d(columns[None, None], 2), size, shape)[0, 0]
+    expected = (torch.arange(shape[1]) + 0.5) * size[1] / shape[1] - 0.5
+    inside = slice(math.ceil(2 * zoom), shape[1] - math.ceil(2 * zoom))  # at the border the last value repeats
+    assert tuple(ramp.shape) == shape
+    torch.testing.assert_close(ramp[:, inside], expected.expand(shape[0], -1)[:, inside], atol=1e-3, rtol=0)
 
 
 def test_a_target_has_the_same_boxes_whatever_is_asked_with_it(tiny_bundle: Path) -> None:

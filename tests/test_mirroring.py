@@ -45,7 +45,7 @@ def asked(bundle: Bundle, plane: np.ndarray, *targets: str, **options: bool) -> 
 @pytest.mark.parametrize("shape", [(64, 96), (61, 95)])
 def test_mirrored_looks_are_turned_back_and_averaged(mirroring: Bundle, shape: tuple[int, int],
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(field, "resized", lambda masks, shape: masks)  # as the mask head makes them
+    monkeypatch.setattr(field, "resized", lambda masks, size, shape: masks)  # as the mask head makes them
     targets, plane = ("vessel", "optic_disc"), fundus(shape)  # by text alone, and half by boxes
     once, mean = (asked(mirroring, plane, *targets, mirrored=way) for way in (False, True))
     even = np.pad(plane, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")

@@ -58,4 +58,4 @@ def fuse_tiles(image: np.ndarray, side: int, device: str, predict: Callable[[Ten
             fused = fused or TileMean(size, tiles, slices=1, prompts=len(found), device=device)
             fused.add(tile, found[None])
         looks.append(fused.mean().flip(dims))
-    return resized(torch.stack(looks).mean(0), image.shape[:2])[0].cpu().numpy()
+    return resized(torch.stack(looks).mean(0), size, image.shape[:2])[0].cpu().numpy()

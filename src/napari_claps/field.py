@@ -176,11 +176,12 @@ def segment_field(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarra
                                (y1 + tile.y) * factors[0], (x1 + tile.x) * factors[1])
                     boxes[s][boxed[item.prompt]].append((*corners, item.score))
             clock.lap("fuse")
-        masks.append(fused.mean().flip(dims))
+        mask = fused.mean()
+        vote_in_fields(mask, [p.target for p in prompts])
+        masks.append(mask.flip(dims))
         presences.append(presence)
     mean, presence = (torch.stack(each).mean(0) for each in (masks, presences))
-    vote_in_fields(mean, [p.target for p in prompts])
-    full = resized(mean, shape).cpu().numpy()
+    full = resized(mean, size, shape).cpu().numpy()
     clock.lap("fuse")
     share = {name: value / len(planes) for name, value in seconds.items()}
     return [

@@ -47,6 +47,25 @@ class TileMean:
         return self._total[..., :height, :width] / self._weights[:height, :width].clamp(min=1e-6)
 
 
-def resized(masks: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Masks (slices, prompts, y, x) of a whole image at another size of it, such as its own."""
-    return F.interpolate(masks, shape, mode="bilinear", align_corners=False)
+def resized(masks: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+    """Masks of a whole image at another size of it, such as its own.
+
+    Parameters
+    ----------
+    masks : Tensor
+        (slices, prompts, y, x) at the resolution of the mask head.
+    size : tuple of int
+        Height and width in pixels of the scaled image that they are of. Where one is odd, the last mask pixel lies half
+        beyond the image.
+    shape : tuple of int
+        Height and width that are wanted.
+    """
+    if all(n % PIXEL_STRIDE == 0 for n in size):
+        return F.interpolate(masks, shape, mode="bilinear", align_corners=False)
+    for axis, length, wanted in zip((-2, -1), size, shape, strict=True):
+        centres = (torch.arange(wanted, device=masks.device) + 0.5) * length / wanted
+        place = (centres / PIXEL_STRIDE - 0.5).clamp(0, masks.shape[axis] - 1)
+        low = place.long().clamp(max=masks.shape[axis] - 2)
+        share = (place - low).reshape(-1, 1) if axis == -2 else place - low
+        masks = torch.lerp(masks.index_select(axis, low), masks.index_select(axis, low + 1), share)
+    return masks
