@@ -69,7 +69,7 @@ def test_a_model_that_reads_the_text_passes():
     assert check.targets == ("drusen", "shrm")
     np.testing.assert_array_equal(values, [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]])
     assert check.nonsense_dice == {"drusen": 0, "shrm": 0}
-    assert pipeline.changed == {"uncertainty": False, "coverage": None}
+    assert pipeline.changed == {"uncertainty": False, "mirrored": False, "coverage": None}
     for prompts, slices, region in pipeline.asked:
         assert (slices, region) == ([2], (0, 0, 40, 50))
         assert len({p.target for p in prompts}) == 1, "thresholds and scale are those of the target whatever the text"
