@@ -27,8 +27,8 @@ MIN_DICE = 0.3
 MAX_FALSE_ALARMS = 0.5
 """Share of the held-out images without the target in which it may be found."""
 MIRRORED = ("cfp", "uwf", "slo", "ffa", "octa")
-"""Modalities whose images are looked at mirrored too: that made their masks better on held-out images, those of B-scans
-not (`benchmarks/mirrored.py`)."""
+"""Modalities whose images are looked at mirrored too: that made their masks better on held-out images or in folds,
+those of B-scans not (`benchmarks/mirrored.py`). Of ultra-widefield images none is held out: they go with the others."""
 MIN_CLASS = 5
 """Held-out images with and without a target that are needed to fit its presence."""
 
