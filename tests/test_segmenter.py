@@ -142,6 +142,24 @@ def test_a_modality_can_have_a_pixel_decoder_of_its_own(bundle: Bundle, views: t
         assert torch.allclose(maps.embedding[1], second.embedding[1], atol=1e-5)
 
 
+def test_a_modality_can_have_early_blocks_of_its_own(bundle: Bundle, views: torch.Tensor) -> None:
+    """As copies they give the shared features; changed, they change its masks alone, and not the shared features."""
+    sam = RetinalSam(bundle.clip, replace(bundle.segmenter.config, own_pixels=("octa",), own_trunks=("octa",))).eval()
+    trunk = sam.image_encoder.own_trunks["octa"].train()
+    assert not any(m.training for m in trunk.modules()), "statistics of batch normalisation are kept"
+    assert any(k.startswith("image_encoder.own_trunks.octa.conv_stem") for k in sam.head_state_dict())
+    with torch.inference_mode():
+        features = bundle.clip.encode_image(views)
+        for mine, shared in zip(trunk(features, bundle.clip).levels, features.levels, strict=True):
+            assert torch.allclose(mine, shared, atol=1e-5)
+        octa, cfp = sam.decode_pixels(features, "octa").pixels, sam.decode_pixels(features, "cfp").pixels
+        trunk.conv_stem.weight.mul_(1.5)
+        again = bundle.clip.encode_image(views)
+        assert all(torch.equal(a, b) for a, b in zip(again.levels, features.levels, strict=True))
+        assert torch.equal(sam.decode_pixels(again, "cfp").pixels, cfp)
+        assert not torch.allclose(sam.decode_pixels(again, "octa").pixels, octa)
+
+
 def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, views: torch.Tensor) -> None:
     again = load_bundle(tiny_bundle, device="cpu")
     a, b = (x.segmenter.decode_pixels(x.clip.encode_image(views), "cfp").pixels for x in (bundle, again))

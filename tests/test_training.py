@@ -131,6 +131,33 @@ def test_a_modality_learns_a_pixel_decoder_of_its_own(data: Path, clip_checkpoin
         train({**alone, "segmenter": CONFIG["segmenter"]}, tmp_path / "c", first, first)
 
 
+def test_a_modality_learns_early_blocks_of_its_own(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
+    """They start as the shared ones, which stay, and are learnt with the pixel decoder that reads them."""
+    first = train({**CONFIG, "steps": 1}, tmp_path / "a", clip_checkpoint)
+    own = {**CONFIG["segmenter"], "own_pixels": ["oct"], "own_trunks": ["oct"]}
+    alone = {**CONFIG, "steps": 2, "frozen_blocks": 99, "only": "oct trunk", "segmenter": own}
+    then = load_checkpoint(train(alone, tmp_path / "b", first, first))
+    start, trunk = load_checkpoint(first), "image_encoder.own_trunks.oct."
+    assert all(torch.equal(then["clip"][k], v) for k, v in start["clip"].items())
+    assert all(torch.equal(then["segmenter"][k], v) for k, v in start["segmenter"].items())
+    mine = {k: (v, start["clip"]["model.visual.trunk." + k.removeprefix(trunk)])
+            for k, v in then["segmenter"].items() if k.startswith(trunk)}
+    assert any("bn1.weight" in k for k in mine)
+    for name, (after, before) in mine.items():
+        if any(part in name for part in ("running_", "num_batches")):
+            assert torch.equal(after, before), "the statistics of batch normalisation stay"
+    assert 0 < max((after - before).abs().max() for after, before in mine.values()) < 0.1
+    assert any("own_pixel_decoders.oct." in k for k in then["segmenter"])
+    late = {**alone, "only": "octa pixels", "segmenter": {**CONFIG["segmenter"], "own_pixels": ["octa"]}, "steps": 1}
+    kept = load_checkpoint(train(late, tmp_path / "c", first, tmp_path / "b" / "final.pt"))
+    assert kept["arch"]["segmenter"]["own_trunks"] == ("oct",), "what was learnt before is not lost"
+    assert all(torch.equal(kept["segmenter"][k], after) for k, (after, _) in mine.items())
+    with pytest.raises(InputError, match=r"only = 'oct trunk': .* no such part.*own_trunks too"):
+        train({**alone, "segmenter": {**own, "own_trunks": []}}, tmp_path / "d", first, first)
+    with pytest.raises(InputError, match=r"own_trunks: slo has no pixel decoder of its own"):
+        train({**alone, "segmenter": {**own, "own_trunks": ["slo"]}}, tmp_path / "e", first, first)
+
+
 def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) -> None:
     whole = {**CONFIG, "steps": 8, "save_every": 4}
     path = train(whole, tmp_path / "a", clip_checkpoint)

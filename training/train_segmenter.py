@@ -36,7 +36,7 @@ from training.selection import training_records
 from training.stage import run_stage
 from training.start import STARTS, replace_start
 from training.text_bank import TextBank
-from training.warm_start import learn_only, start_pixels, warm_start, with_own_pixels
+from training.warm_start import learn_only, start_pixels, warm_start, with_own_parts
 
 
 def spatial_prompts(batch: ViewBatch, rng: random.Random,
@@ -134,7 +134,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     replace_start(clip, config.get("start", STARTS[0]))
     seg_config = SegmenterConfig(**config.get("segmenter", {}))
     if warm is not None and "only" in config:
-        seg_config = with_own_pixels(seg_config, warm)
+        seg_config = with_own_parts(seg_config, warm)
     sam = RetinalSam(clip, seg_config).to(run.device, memory_format=torch.channels_last)
     freeze_encoder(clip, config["frozen_blocks"])
     bank = TextBank(clip)
@@ -153,8 +153,8 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
                           max_prompts=config.get("max_prompts", 4), absurd_share=config.get("absurd_share", 0.0),
                           augmentation=config.get("augmentation", 1.0))
 
-    tuned = [p for p in clip.parameters() if p.requires_grad]
-    tuned_ids = {id(p) for p in clip.parameters()}
+    trunks = [*clip.parameters(), *sam.image_encoder.own_trunks.parameters()]
+    tuned, tuned_ids = [p for p in trunks if p.requires_grad], {id(p) for p in trunks}
     new = [p for p in sam.parameters() if id(p) not in tuned_ids and p.requires_grad]
     optimizer = torch.optim.AdamW([{"params": tuned, "lr": config["lr"] * config["trunk_rate"]},
                                    {"params": new, "lr": config["lr"]}], weight_decay=0.01)

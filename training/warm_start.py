@@ -10,19 +10,22 @@ from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from training.run import load_checkpoint
 
-LEARNT_ALONE = {"wordless": "prompt_encoder.no_text", "presence": "mask_decoder.presence_head",
-                **{f"{m} pixels": f"image_encoder.own_pixel_decoders.{m}." for m in Modality}}
+LEARNT_ALONE = {"wordless": ("prompt_encoder.no_text",), "presence": ("mask_decoder.presence_head",),
+                **{f"{m} pixels": (f"image_encoder.own_pixel_decoders.{m}.",) for m in Modality},
+                **{f"{m} trunk": (f"image_encoder.own_trunks.{m}.", f"image_encoder.own_pixel_decoders.{m}.")
+                   for m in Modality}}
 """Values of ``only`` in a configuration, and how the names of what is then learnt begin."""
 
 
-def with_own_pixels(config: SegmenterConfig, checkpoint: Path) -> SegmenterConfig:
-    """The configuration with the pixel decoders of single modalities that an earlier mask head has too.
+def with_own_parts(config: SegmenterConfig, checkpoint: Path) -> SegmenterConfig:
+    """The configuration with what single modalities have of their own in an earlier mask head, too.
 
-    What is learnt alone is put beside all that was learnt before: a decoder that the configuration does not name is
-    not lost.
+    What is learnt alone is put beside all that was learnt before: a decoder or trunk that the configuration does not
+    name is not lost.
     """
-    earlier = load_checkpoint(checkpoint).get("arch", {}).get("segmenter", {}).get("own_pixels", ())
-    return replace(config, own_pixels=tuple(dict.fromkeys([*earlier, *config.own_pixels])))
+    earlier = load_checkpoint(checkpoint).get("arch", {}).get("segmenter", {})
+    return replace(config, **{part: tuple(dict.fromkeys([*earlier.get(part, ()), *getattr(config, part)]))
+                              for part in ("own_pixels", "own_trunks")})
 
 
 def warm_start(sam: RetinalSam, checkpoint: Path, *, keep_statistics: bool = False) -> None:
@@ -63,10 +66,12 @@ def learn_only(sam: RetinalSam, part: str) -> None:
     """
     if part not in LEARNT_ALONE:
         raise InputError(f"only = {part!r} is unknown. Known are: {', '.join(LEARNT_ALONE)}.")
-    learnt = [n for n, _ in sam.named_parameters() if n.startswith(LEARNT_ALONE[part])]
-    if not learnt:
+    names = [n for n, _ in sam.named_parameters()]
+    parts = LEARNT_ALONE[part]
+    learnt = [n for n in names if n.startswith(parts)]
+    if not all(any(n.startswith(p) for n in learnt) for p in parts):
         raise InputError(f"only = {part!r}: this mask head has no such part. Name the modality in own_pixels of "
-                         "[segmenter].")
+                         "[segmenter], for its trunk in own_trunks too.")
     for name, parameter in sam.named_parameters():
         parameter.requires_grad_(name in learnt)
 
@@ -74,13 +79,18 @@ def learn_only(sam: RetinalSam, part: str) -> None:
 def start_pixels(sam: RetinalSam, part: str, source: str) -> None:
     """Start the pixel decoder that is to be learnt, `part` as in `learn_only`, from that of the modality `source`.
 
+    Where both have early blocks of the trunk of their own, they go with it.
+
     Raises
     ------
     InputError
         If one of them is not there.
     """
-    decoders, modality = sam.image_encoder.own_pixel_decoders, part.removesuffix(" pixels")
+    decoders, trunks = sam.image_encoder.own_pixel_decoders, sam.image_encoder.own_trunks
+    modality = part.partition(" ")[0]
     if not {modality, source} <= {*decoders}:
         raise InputError(f"only = {part!r}, pixels_from = {source!r}: both need a modality with a pixel decoder of its "
                          f"own. There are: {', '.join(decoders) or 'none'}.")
     decoders[modality].load_state_dict(decoders[source].state_dict())
+    if {modality, source} <= {*trunks}:
+        trunks[modality].load_state_dict(trunks[source].state_dict())

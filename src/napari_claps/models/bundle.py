@@ -178,6 +178,7 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
     if isinstance(segmenter, RetinalSam):
         segmenter.image_encoder.pixel_decoder.to(memory_format=torch.channels_last)
         segmenter.image_encoder.own_pixel_decoders.to(memory_format=torch.channels_last)
+        segmenter.image_encoder.own_trunks.to(memory_format=torch.channels_last)
     return Bundle(manifest, place, clip, detector, segmenter)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_claps.errors import InputError
 from napari_claps.models.clip import ImageFeatures
 
 
@@ -33,6 +34,8 @@ class SegmenterConfig:
     own_pixels : tuple of str
         Ids of the modalities whose views have a pixel decoder of their own; the others share one. Trunk and mask
         decoder stay common, as do all but the adapters in Rebuffi et al. (NeurIPS 2017, arXiv 1705.08045).
+    own_trunks : tuple of str
+        Those of them whose pixel decoder reads early blocks of the trunk that were learnt with it (`OwnTrunk`).
     """
 
     dim: int = 128
@@ -44,10 +47,16 @@ class SegmenterConfig:
     text_weights: bool = False
     region_weights: bool = False
     own_pixels: tuple[str, ...] = ()
+    own_trunks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "own_pixels", tuple(self.own_pixels))
+        object.__setattr__(self, "own_trunks", tuple(self.own_trunks))
+        if shared := sorted({*self.own_trunks} - {*self.own_pixels}):
+            raise InputError(f"own_trunks: {', '.join(shared)} has no pixel decoder of its own to read them. Name it "
+                             "in own_pixels too.")
+
 
 @dataclass(frozen=True, eq=False)
 class PixelMaps:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from napari_claps.models.clip import ImageFeatures, RetinalClip
 from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.own_trunk import OwnTrunk
 from napari_claps.models.pixel_decoder import PixelDecoder, PixelMaps, SegmenterConfig
 from napari_claps.models.region_weights import RegionWeights
 
@@ -49,6 +50,7 @@ class SamImageEncoder(nn.Module):
         self.clip = clip
         self.pixel_decoder = PixelDecoder(clip.channels, config)
         self.own_pixel_decoders = nn.ModuleDict({m: PixelDecoder(clip.channels, config) for m in config.own_pixels})
+        self.own_trunks = nn.ModuleDict({m: OwnTrunk(clip) for m in config.own_trunks})
 
     def forward(self, views: Tensor) -> Tensor:
         """Embedding (B, dim, H/16, W/16) of views (B, 3, H, W) in [0, 1]."""
@@ -213,7 +215,10 @@ class RetinalSam(Sam):
         key = f"sam {modality}" if own else "sam"
         if key not in features.memo:
             decoder = encoder.own_pixel_decoders[modality] if own else encoder.pixel_decoder
-            features.memo[key] = decoder(features)
+            read = features
+            if modality in encoder.own_trunks:
+                read = encoder.own_trunks[modality](features, encoder.clip)
+            features.memo[key] = decoder(read)
         return features.memo[key]
 
     def decode_mixed(self, features: ImageFeatures, modalities: Sequence[str]) -> PixelMaps:
