@@ -148,7 +148,7 @@ def test_a_modality_learns_early_blocks_of_its_own(data: Path, clip_checkpoint: 
             assert torch.equal(after, before), "the statistics of batch normalisation stay"
     assert 0 < max((after - before).abs().max() for after, before in mine.values()) < 0.1
     assert any("own_pixel_decoders.oct." in k for k in then["segmenter"])
-    late = {**alone, "only": "octa pixels", "segmenter": {**CONFIG["segmenter"], "own_pixels": ["octa"]}, "steps": 1}
+    late = {**alone, "only": "oct pixels", "segmenter": {**own, "own_trunks": []}, "steps": 1}
     kept = load_checkpoint(train(late, tmp_path / "c", first, tmp_path / "b" / "final.pt"))
     assert kept["arch"]["segmenter"]["own_trunks"] == ("oct",), "what was learnt before is not lost"
     assert all(torch.equal(kept["segmenter"][k], after) for k, (after, _) in mine.items())
