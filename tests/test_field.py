@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_claps.field import _Clock
 from napari_claps.models.bundle import load_bundle
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters import make_prompter
+from napari_claps.stage_clock import StageClock
 from napari_claps.tile_mean import resized
 from napari_claps.types import Modality
 from napari_claps.views import plan_tiles
@@ -26,9 +26,9 @@ def test_a_gpu_is_waited_for_before_a_stage_ends(monkeypatch: pytest.MonkeyPatch
     for device in ("cuda", "mps"):
         monkeypatch.setattr(getattr(torch, device), "synchronize", lambda device=device: waited.append(device))
         seconds = {"encode": 0.0}
-        _Clock(seconds, device).lap("encode")
+        StageClock(seconds, device).lap("encode")
         assert waited[-1] == device and seconds["encode"] > 0
-    _Clock({"encode": 0.0}, "cpu").lap("encode")
+    StageClock({"encode": 0.0}, "cpu").lap("encode")
     assert waited == ["cuda", "mps"]
 
 

@@ -25,12 +25,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from napari_claps.field import box_window, cut, scaled_batch
+from napari_claps.field import cut, scaled_batch
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
 from napari_claps.models.segmenter import MaskPrediction, PixelMaps, RetinalSam
 from napari_claps.prompters.automatic_masks import propose_masks
 from napari_claps.prompters.salip import MAX_MASKS, SalipOptions, SalipPrompter, admitted, best_rows
+from napari_claps.tile_question import box_window
 from napari_claps.types import Modality
 from napari_claps.views import plan_tiles, working_side
 from napari_claps.vocabulary import TARGETS, Kind, make_prompt

@@ -37,9 +37,10 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
-from napari_claps.field import is_boxed, segment_field
+from napari_claps.field import segment_field
 from napari_claps.models.bundle import Bundle, load_bundle
 from napari_claps.prompters import make_prompter
+from napari_claps.tile_question import is_boxed
 from napari_claps.types import Modality
 from napari_claps.vocabulary import make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from napari_claps.field import cut, is_boxed, mask_window, scaled_batch
+from napari_claps.field import cut, scaled_batch
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.clip import ImageFeatures
 from napari_claps.models.mask_prompts import PIXEL_STRIDE
@@ -23,6 +23,7 @@ from napari_claps.prompters.medclip_sam import MedClipSamPrompter, upsampled, vi
 from napari_claps.prompters.points import PointRule, PromptKind, region_points
 from napari_claps.prompters.regions import Cut, RegionRule, find_regions
 from napari_claps.prompters.sam_prompts import ask_masks
+from napari_claps.tile_question import is_boxed, mask_window
 from napari_claps.types import Modality, Prompt
 from napari_claps.views import Tile, plan_tiles, working_side
 from napari_claps.vocabulary import TARGETS, Kind, make_prompt

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_claps.field import FieldResult, is_boxed, looks, segment_field
+from napari_claps.field import FieldResult, looks, segment_field
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters import Prompter, ViewBox
+from napari_claps.tile_question import is_boxed
 from napari_claps.types import Modality, Prompt
 from napari_claps.views import mirrorings
 from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text

@@ -15,7 +15,7 @@ from skimage.transform import resize
 from torch import Tensor
 
 from napari_claps.errors import InputError
-from napari_claps.field import is_boxed, segment_field
+from napari_claps.field import segment_field
 from napari_claps.models.bundle import Bundle
 from napari_claps.models.manifest import Pair
 from napari_claps.prompters.late_layer import LateLayer
@@ -23,6 +23,7 @@ from napari_claps.prompters.medclip_sam import MAP_STRIDE, MedClipSamPrompter, u
 from napari_claps.prompters.regions import relative_saliency
 from napari_claps.prompters.texts import wordings
 from napari_claps.settings import Settings
+from napari_claps.tile_question import is_boxed
 from napari_claps.types import Modality, Prompt
 from napari_claps.uncertainty import ensemble_entropy
 from napari_claps.views import mirrorings, plan_tiles, scaled_shape
