@@ -157,7 +157,11 @@ def test_a_modality_can_have_early_blocks_of_its_own(bundle: Bundle, views: torc
         again = bundle.clip.encode_image(views)
         assert all(torch.equal(a, b) for a, b in zip(again.levels, features.levels, strict=True))
         assert torch.equal(sam.decode_pixels(again, "cfp").pixels, cfp)
-        assert not torch.allclose(sam.decode_pixels(again, "octa").pixels, octa)
+        changed = sam.decode_pixels(again, "octa").pixels
+        assert not torch.allclose(changed, octa)
+        spared = replace(bundle, segmenter=sam).encode(views, masks_of="octa")
+        assert spared.levels == () and torch.equal(sam.decode_pixels(spared, "octa").pixels, changed)
+        assert replace(bundle, segmenter=sam).encode(views, masks_of="cfp").levels
 
 
 def test_bundle_weights_survive_the_file(tiny_bundle: Path, bundle: Bundle, views: torch.Tensor) -> None:

@@ -91,15 +91,16 @@ class TileQuestion:
             If a network gives values that are no numbers.
         """
         asked = [i for i in self._boxed if all_boxes or self._text_shares[i] < 1]
+        modality = self._pairs[0].modality
         with self._bundle.precision():
-            features = self._bundle.encode(views)
+            features = self._bundle.encode(views, masks_of="" if asked else modality)
         clock.lap("encode")
         with self._bundle.precision():
             found = self._prompter.find(features, [self._prompts[i] for i in asked], [self._pairs[i] for i in asked],
                                         (views.shape[-2], views.shape[-1])) if asked else [[] for _ in views]
             boxes = [[replace(b, prompt=asked[b.prompt]) for b in items[:MAX_BOXES]] for items in found]
             clock.lap("detect")
-            maps = self._bundle.segmenter.decode_pixels(features, self._pairs[0].modality)
+            maps = self._bundle.segmenter.decode_pixels(features, modality)
             masks, presence = self._masks(maps, boxes)
         self._bundle.check_finite(*features.levels[-1:], masks, presence)
         clock.lap("segment")

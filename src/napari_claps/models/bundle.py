@@ -56,9 +56,17 @@ class Bundle:
         with torch.inference_mode(), self.precision():
             return self.detector.encode_text(texts)
 
-    def encode(self, views: Tensor) -> ImageFeatures | ViewFeatures:
-        """Features of views (B, 3, H, W) in [0, 1]: of the shared encoder, or the views for each part's own."""
-        return ViewFeatures(views, None) if self.clip is None else self.clip.encode_image(views)
+    def encode(self, views: Tensor, *, masks_of: str = "") -> ImageFeatures | ViewFeatures:
+        """Features of views (B, 3, H, W) in [0, 1]: of the shared encoder, or the views for each part's own.
+
+        Where only the masks of a modality are wanted, `masks_of`, the shared encoder is spared if their head has a
+        trunk of its own.
+        """
+        if self.clip is None:
+            return ViewFeatures(views, None)
+        if self.takes_text and masks_of in self.segmenter.config.own_trunks:
+            return self.clip.normalise(views)
+        return self.clip.encode_image(views)
 
     @property
     def takes_text(self) -> bool:

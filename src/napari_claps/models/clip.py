@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ class ImageFeatures:
     image : Tensor
         (B, 3, H, W) the normalised views themselves, for heads that need single pixels.
     levels : tuple of Tensor
-        (B, C, H / s, W / s) for each stride s of `STRIDES`.
-    embedding : Tensor
-        (B, D) unit vectors in the joint embedding.
+        (B, C, H / s, W / s) for each stride s of `STRIDES`; none where the trunk was not run (`RetinalClip.normalise`).
+    embedding : Tensor or None
+        (B, D) unit vectors in the joint embedding; None likewise.
     views : Tensor
         (B, 3, H, W) the views in [0, 1], for heads with an encoder of their own.
     memo : dict
@@ -51,14 +51,15 @@ class ImageFeatures:
 
     image: Tensor
     levels: tuple[Tensor, ...]
-    embedding: Tensor
+    embedding: Tensor | None
     views: Tensor
     memo: dict[str, Any] = field(default_factory=dict)
 
     def of(self, rows: Sequence[int]) -> ImageFeatures:
         """Features of some of the views."""
         which = list(rows)
-        return ImageFeatures(self.image[which], tuple(level[which] for level in self.levels), self.embedding[which],
+        embedding = None if self.embedding is None else self.embedding[which]
+        return ImageFeatures(self.image[which], tuple(level[which] for level in self.levels), embedding,
                              self.views[which])
 
 
@@ -111,11 +112,15 @@ class RetinalClip(nn.Module):
         views : Tensor
             (B, 3, H, W) float in [0, 1]; H and W multiples of 32.
         """
-        image = ((views - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        visual = self.model.visual
-        last, levels = visual.trunk.forward_intermediates(image, indices=list(range(len(STRIDES))))
+        features, visual = self.normalise(views), self.model.visual
+        last, levels = visual.trunk.forward_intermediates(features.image, indices=list(range(len(STRIDES))))
         embedding = F.normalize(visual.head(visual.trunk.forward_head(last)), dim=-1)
-        return ImageFeatures(image, tuple(levels), embedding, views)
+        return replace(features, levels=tuple(levels), embedding=embedding)
+
+    def normalise(self, views: Tensor) -> ImageFeatures:
+        """The views as the trunk takes them, without running it: for a head that has a trunk of its own."""
+        image = ((views - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ImageFeatures(image, (), None, views)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (N, D) of the texts."""
