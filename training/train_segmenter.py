@@ -141,7 +141,7 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     sam.prompt_encoder.fit_text(bank.all())
     if warm is not None:
         warm_start(sam, warm, keep_statistics="only" in config)
-    if "pixels_from" in config:
+    if config.get("pixels_from"):
         start_pixels(sam, config.get("only", ""), config["pixels_from"])
     if "only" in config:
         learn_only(sam, config["only"])
