@@ -5,12 +5,14 @@ modality, with one sigmoid per target. Views, augmentation, held-out part, worki
 `training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. Images
 are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the
 loss. Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
-``--exclude-dataset drive`` leaves a source out.
+``--exclude-dataset drive`` leaves a source out. ``--warm RUN_UNET`` goes on from an earlier run; where the
+configuration holds no image out (``learn_all``) the thresholds are those of that run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Sequence
@@ -110,9 +112,27 @@ def _as_clip(trunk: nn.Module) -> Any:
     return clip
 
 
-def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | None) -> tuple[nn.Module, list[str], Run]:
+def warm_start(net: UNet, checkpoint: Path, targets: Sequence[str]) -> None:
+    """Take all weights of an earlier run.
+
+    Raises
+    ------
+    InputError
+        If it was trained for other targets.
+    """
+    state = load_checkpoint(checkpoint)
+    theirs = state.get("arch", {}).get("targets")
+    if theirs != list(targets):
+        raise InputError(f"{checkpoint}: is no U-Net for {', '.join(targets)}, but for {', '.join(theirs or ['?'])}. "
+                         "Give the run of the same modality.")
+    net.load_state_dict(state["model"])
+
+
+def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | None,
+          warm: Path | None = None) -> tuple[nn.Module, list[str], Run]:
     """Train the network; returns the mean of its weights, the targets of its outputs, and the run."""
-    run = Run(out, {**config, "modality": str(modality), "init": init.name if init else "ImageNet"})
+    start = "an earlier run" if warm else init.name if init else "ImageNet"
+    run = Run(out, {**config, "modality": str(modality), "init": start})
     rng = random.Random(config["seed"])
     records = of_modality(training_records(config), modality)
     run.record_data(record_files(records))
@@ -124,6 +144,8 @@ def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | No
                           max_prompts=len(targets) + 1, augmentation=config.get("augmentation", 1.0))
     net = UNet(len(targets)).to(run.device, memory_format=torch.channels_last)
     start_trunk(net, init, frozen_blocks=config["frozen_blocks"])
+    if warm is not None:
+        warm_start(net, warm / "final.pt", targets)
     trunk = [p for p in net.trunk.parameters() if p.requires_grad]
     new = [*net.blocks.parameters(), *net.head.parameters()]
     optimizer = torch.optim.AdamW([{"params": trunk, "lr": config["lr"] * config["trunk_rate"]},
@@ -203,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--modality", type=Modality, choices=list(Modality), required=True)
     parser.add_argument("--steps", type=int, help="default: of the configuration")
     parser.add_argument("--init", type=Path, help="final.pt whose trunk to start from (default: ImageNet)")
+    parser.add_argument("--warm", type=Path, metavar="RUN_UNET", help="folder of an earlier run to go on from")
     parser.add_argument("--exclude-dataset", action="append", default=[], help="leave it out; may be repeated")
     parser.add_argument("--limit", type=int, default=1000, help="images of held-out part and val, at most")
     parser.add_argument("--config", type=Path, default=Path("training/configs/segmenter.toml"))
@@ -213,17 +236,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(a.config)
         config |= {"exclude": [*config.get("exclude", []), *a.exclude_dataset], "steps": a.steps or config["steps"]}
         val = of_modality(segmentation_records("val"), a.modality)
-        held = [r for r in training_records(config, held_out=True) if r.modality is a.modality]  # small sets have none
-        net, targets, run = train(config, a.out, a.modality, a.init)
+        held, thresholds, before = [], {}, 0
+        if a.warm is not None:
+            earlier = json.loads((a.warm / "unet.json").read_text(encoding="utf-8"))
+            before, thresholds = earlier["steps"], earlier["thresholds"]
+        if not (thresholds and config.get("learn_all")):  # small sets have none held out
+            held = [r for r in training_records(config, held_out=True) if r.modality is a.modality]
+        net, targets, run = train(config, a.out, a.modality, a.init, a.warm)
         if not run.is_first:
             return
-        thresholds, scores = choose_thresholds(net, held[:a.limit], targets, run.device), Scores()
+        if held or not thresholds:
+            thresholds = choose_thresholds(net, held[:a.limit], targets, run.device)
+        scores = Scores()
         for record in tqdm(val[:a.limit], desc="val", mininterval=10):
             item = Annotated.read(record)
             for target, probability in probabilities(net, item, targets, run.device).items():
                 scores.add(item, target, probability, threshold=thresholds[target])
-        scores.write(a.out / "unet.json", {"modality": str(a.modality), "steps": config["steps"], "trunk": TRUNK,
-                                           "exclude": config["exclude"], "thresholds": thresholds})
+        scores.write(a.out / "unet.json", {
+            "modality": str(a.modality), "steps": before + config["steps"], "trunk": TRUNK,
+            "exclude": config["exclude"], "thresholds": thresholds})
 
     return run_stage(work, a.config)
 

@@ -72,6 +72,16 @@ def test_unet_learns_what_was_asked_and_is_scored(data, tmp_path, capsys) -> Non
     assert len(rows) == 8 and np.mean(rows[-2:]) < np.mean(rows[:2])
     assert (tmp_path / "unet" / "data.csv").exists()
 
+    more = write_config(tmp_path / "more.toml", steps=2, save_every=4, synthetic=0, learn_all=True)
+    again = [*arguments[:2], "--config", more, *arguments[4:-1], tmp_path / "more", "--warm", tmp_path / "unet"]
+    assert unet.main([str(a) for a in again]) == 0
+    then = json.loads((tmp_path / "more" / "unet.json").read_text())
+    assert then["steps"] == 10 and then["thresholds"] == facts["thresholds"], "nothing was held out to choose others"
+    old, new = (torch.load(tmp_path / run / "final.pt", weights_only=True)["model"] for run in ("unet", "more"))
+    assert 0 < max((new[k] - v).abs().max() for k, v in old.items() if "blocks" in k) < 0.1
+    with pytest.raises(InputError, match=r"final\.pt: is no U-Net for vessel, but for drusen, intraretinal_fluid\."):
+        unet.warm_start(unet.UNet(1), tmp_path / "unet" / "final.pt", ["vessel"])
+
     assert unet.main([*map(str, arguments[:-1]), str(tmp_path / "b"), "--exclude-dataset", "made"]) == 1
     assert "no image of the 15 % held out is left" in capsys.readouterr().err
     arguments[1] = "cfp"
