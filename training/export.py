@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="folder of training.evaluate on val")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="claps-tiny")
-    parser.add_argument("--version", default="0.9.0")
+    parser.add_argument("--version", default="0.10.0")
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
     pairs = read_pairs(a.pairs) if a.pairs else default_pairs()
