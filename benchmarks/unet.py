@@ -128,6 +128,22 @@ def warm_start(net: UNet, checkpoint: Path, targets: Sequence[str]) -> None:
     net.load_state_dict(state["model"])
 
 
+def earlier_run(folder: Path) -> tuple[int, dict[str, float]]:
+    """Steps and thresholds of an earlier run.
+
+    Raises
+    ------
+    InputError
+        If it has not ended, or is none.
+    """
+    try:
+        facts = json.loads((folder / "unet.json").read_text(encoding="utf-8"))
+        return int(facts["steps"]), dict(facts["thresholds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: holds no finished run of benchmarks.unet ({type(error).__name__}: {error}). Let "
+                         "it end, or leave out --warm.") from error
+
+
 def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | None,
           warm: Path | None = None) -> tuple[nn.Module, list[str], Run]:
     """Train the network; returns the mean of its weights, the targets of its outputs, and the run."""
@@ -236,10 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(a.config)
         config |= {"exclude": [*config.get("exclude", []), *a.exclude_dataset], "steps": a.steps or config["steps"]}
         val = of_modality(segmentation_records("val"), a.modality)
-        held, thresholds, before = [], {}, 0
-        if a.warm is not None:
-            earlier = json.loads((a.warm / "unet.json").read_text(encoding="utf-8"))
-            before, thresholds = earlier["steps"], earlier["thresholds"]
+        held: list[Record] = []
+        before, thresholds = earlier_run(a.warm) if a.warm else (0, {})
         if not (thresholds and config.get("learn_all")):  # small sets have none held out
             held = [r for r in training_records(config, held_out=True) if r.modality is a.modality]
         net, targets, run = train(config, a.out, a.modality, a.init, a.warm)

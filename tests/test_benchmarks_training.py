@@ -79,6 +79,8 @@ def test_unet_learns_what_was_asked_and_is_scored(data, tmp_path, capsys) -> Non
     assert then["steps"] == 10 and then["thresholds"] == facts["thresholds"], "nothing was held out to choose others"
     old, new = (torch.load(tmp_path / run / "final.pt", weights_only=True)["model"] for run in ("unet", "more"))
     assert 0 < max((new[k] - v).abs().max() for k, v in old.items() if "blocks" in k) < 0.1
+    assert unet.main([*map(str, again[:-1]), str(tmp_path / "clip")]) == 1
+    assert "clip: holds no finished run of benchmarks.unet (FileNotFoundError" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"final\.pt: is no U-Net for vessel, but for drusen, intraretinal_fluid\."):
         unet.warm_start(unet.UNet(1), tmp_path / "unet" / "final.pt", ["vessel"])
 

@@ -11,8 +11,8 @@ from napari_claps.errors import InputError
 from napari_claps.models.clip import ImageFeatures, RetinalClip
 
 EARLY_BLOCKS = 4
-"""Blocks of the trunk that a modality may have of its own: in EfficientNet-Lite0 up to stride 16, a fourteenth of its
-weights and most of what thin vessels and small lesions need."""
+"""Blocks of the trunk that a modality may have of its own: in EfficientNet-Lite0 the first ones of stride 16 are the
+last, and all are a twelfth of its weights, so that a bundle has room for them."""
 
 
 class OwnTrunk(nn.Module):
