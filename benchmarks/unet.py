@@ -5,8 +5,8 @@ modality, with one sigmoid per target. Views, augmentation, held-out part, worki
 `training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. Images
 are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the
 loss. Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
-``--exclude-dataset drive`` leaves a source out. ``--warm RUN_UNET`` goes on from an earlier run; where the
-configuration holds no image out (``learn_all``) the thresholds are those of that run.
+``--exclude-dataset drive`` leaves a source out. ``--warm RUN_UNET`` goes on from an earlier run. Where the
+configuration holds no image out (``learn_all``) they are chosen on the same images, which it has learnt from then.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def warm_start(net: UNet, checkpoint: Path, targets: Sequence[str]) -> None:
     net.load_state_dict(state["model"])
 
 
-def earlier_run(folder: Path) -> tuple[int, dict[str, float]]:
-    """Steps and thresholds of an earlier run.
+def earlier_steps(folder: Path) -> int:
+    """Steps of an earlier run.
 
     Raises
     ------
@@ -137,8 +137,7 @@ def earlier_run(folder: Path) -> tuple[int, dict[str, float]]:
         If it has not ended, or is none.
     """
     try:
-        facts = json.loads((folder / "unet.json").read_text(encoding="utf-8"))
-        return int(facts["steps"]), dict(facts["thresholds"])
+        return int(json.loads((folder / "unet.json").read_text(encoding="utf-8"))["steps"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: holds no finished run of benchmarks.unet ({type(error).__name__}: {error}). Let "
                          "it end, or leave out --warm.") from error
@@ -252,16 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(a.config)
         config |= {"exclude": [*config.get("exclude", []), *a.exclude_dataset], "steps": a.steps or config["steps"]}
         val = of_modality(segmentation_records("val"), a.modality)
-        held: list[Record] = []
-        before, thresholds = earlier_run(a.warm) if a.warm else (0, {})
-        if not (thresholds and config.get("learn_all")):  # small sets have none held out
-            held = [r for r in training_records(config, held_out=True) if r.modality is a.modality]
+        before = earlier_steps(a.warm) if a.warm else 0
+        held = [r for r in training_records({**config, "learn_all": False}, held_out=True)
+                if r.modality is a.modality]  # small sets have none
         net, targets, run = train(config, a.out, a.modality, a.init, a.warm)
         if not run.is_first:
             return
-        if held or not thresholds:
-            thresholds = choose_thresholds(net, held[:a.limit], targets, run.device)
-        scores = Scores()
+        thresholds, scores = choose_thresholds(net, held[:a.limit], targets, run.device), Scores()
         for record in tqdm(val[:a.limit], desc="val", mininterval=10):
             item = Annotated.read(record)
             for target, probability in probabilities(net, item, targets, run.device).items():
