@@ -51,7 +51,7 @@ one per modality, with data, views and rates of the bundle. They start from the 
 trained on the same data for these targets and goes on learning with them, and have their steps below; the bundle's own pixel decoders
 had 1450 for OCT angiograms, 600 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
 images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. In the last 1500 steps of photographs the bundle
-learnt early blocks of the trunk, its U-Net all of the trunk, and both the images held out before (thresholds of the bundle come from a twin without them, those of the U-Net
+learnt early blocks of the trunk, its U-Net all of them, and both the images held out before (thresholds of the bundle come from a twin without them, those of the U-Net
 from these images, which it had learnt from). They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
