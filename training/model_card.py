@@ -68,7 +68,7 @@ TEXT = """\
 **Licence of the weights.** {licence}. {notice}
 
 **What it is.** One EfficientNet-Lite0 encoder (ImageNet) and one MiniLM-L6 text tower, shared by CLIP, a GroundingDINO head
-and a SAM head ({size:.0f} MB in half precision). {note}
+and a SAM head, whose masks of fundus photographs read early layers of their own ({size:.0f} MB in half precision). {note}
 
 ## Accuracy on images not used for training
 
