@@ -67,6 +67,7 @@ def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mappi
     from napari_claps.models.detector import DetectorConfig, RetinalDetector
     from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
     from training.run import load_checkpoint
+    from training.text_base import cut_positions
 
     clip_state, seg_state, det_state = (load_checkpoint(p) for p in (clip, segmenter, detector))
     arch = {"clip": clip_state["arch"]["clip"], "segmenter": seg_state["arch"]["segmenter"],
@@ -77,6 +78,7 @@ def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mappi
     sam.load_head_state_dict(seg_state["segmenter"])
     boxes = RetinalDetector(DetectorConfig(**arch["detector"]), tower.text_transformer, tower.tokenizer)
     boxes.load_head_state_dict(det_state["detector"])
+    cut_positions(tower)
     save_bundle_weights(out, tower, sam, boxes)
     write_manifest(out, name=name, version=version, licence=LICENCE, notice=NOTICE, architecture=arch,
                    pairs=pairs, training=training, mirrored=mirrored)
