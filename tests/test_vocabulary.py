@@ -15,8 +15,10 @@ from napari_claps.vocabulary import (
     MODALITIES,
     TARGETS,
     TEMPLATES,
+    Kind,
     class_text,
     find_target,
+    kind_of,
     make_prompt,
     named_modality,
     parse_modality,
@@ -160,3 +162,8 @@ def test_wordings_are_those_of_the_vocabulary_or_somebodys_own() -> None:
     assert wordings(replace(prompt, text="a purple bicycle"), Modality.OCT) == ("a purple bicycle",)
     free = make_prompt("pale round spots", Modality.OCT)
     assert wordings(free, Modality.OCT) == (free.text,)
+
+
+def test_free_text_is_taken_for_an_object() -> None:
+    assert [kind_of(t) for t in ("vessel", "drusen", None, "a pale spot")] == [
+        Kind.TREE, TARGETS["drusen"].kind, Kind.OBJECT, Kind.OBJECT]

@@ -26,7 +26,7 @@ from napari_claps.prompters.sam_prompts import ask_masks
 from napari_claps.tile_question import is_boxed, mask_window
 from napari_claps.types import Modality, Prompt
 from napari_claps.views import Tile, plan_tiles, working_side
-from napari_claps.vocabulary import TARGETS, Kind, make_prompt
+from napari_claps.vocabulary import Kind, kind_of, make_prompt
 from training.data import Record, read_mask, read_rgb
 
 BOTTLENECKS = {Kind.OBJECT: ((3, 1.0, 1.0), (3, 2.0, 1.0), (4, 1.0, 1.0), (4, 1.0, 0.3)),
@@ -58,11 +58,6 @@ def boxed_targets(bundle: Bundle, record: Record) -> list[str]:
     """Targets annotated in the image that get boxes and that the bundle knows."""
     return [t for t in record.targets if bundle.manifest.pair(record.modality, t)
             and is_boxed(make_prompt(t, record.modality), bundle)]
-
-
-def kind_of(target: str) -> Kind:
-    """The kind of a target; free text is taken for an object."""
-    return TARGETS[target].kind if target in TARGETS else Kind.OBJECT
 
 
 def settings_of(kind: Kind) -> Iterator[tuple[RegionRule, PointRule]]:

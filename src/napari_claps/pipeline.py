@@ -19,7 +19,7 @@ from napari_claps.region import check_region, cropped, pasted
 from napari_claps.settings import Settings
 from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
 from napari_claps.views import FIELD_SIDE, MULTIPLE, scaled_shape, working_side
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, Kind, make_prompt, parse_modality
+from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, Kind, kind_of, make_prompt, parse_modality
 
 if TYPE_CHECKING:
     from napari_claps.field import FieldResult
@@ -256,7 +256,7 @@ class Pipeline:
         """
         manifest = self.bundle.manifest
         pair = manifest.pair(modality, prompt.target) or manifest.free_pair(modality, prompt.label)
-        unboxed = prompt.target is not None and TARGETS[prompt.target].kind in (Kind.TREE, Kind.BAND)
+        unboxed = kind_of(prompt.target) in (Kind.TREE, Kind.BAND)
         return pair if unboxed or self.settings.method == METHODS[0] else replace(pair, presence=0.0, calibration={})
 
     def _beside(self, modality: Modality, group: Sequence[Prompt]) -> list[Prompt]:
@@ -275,9 +275,8 @@ class Pipeline:
         """Group prompts by the scale at which they are looked for: one encoder pass serves a group."""
         groups: dict[int, list[Prompt]] = {}
         for prompt in prompts:
-            kind = TARGETS[prompt.target].kind if prompt.target else Kind.OBJECT
             whole = (round(shape[0] / zoom), round(shape[1] / zoom))
-            side = max(MULTIPLE, round(working_side(modality, kind, whole) * zoom))
+            side = max(MULTIPLE, round(working_side(modality, kind_of(prompt.target), whole) * zoom))
             groups.setdefault(side, []).append(prompt)
         return groups
 

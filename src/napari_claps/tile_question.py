@@ -17,7 +17,7 @@ from napari_claps.prompters import Prompter, ViewBox
 from napari_claps.prompters.sam_prompts import ask_masks
 from napari_claps.stage_clock import StageClock
 from napari_claps.types import Prompt
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.vocabulary import Kind, kind_of
 
 MAX_BOXES = 48
 """Boxes per view that are passed on to the mask decoder, best first."""
@@ -31,8 +31,7 @@ POINT_MARGIN = 1.0
 
 def is_boxed(prompt: Prompt, bundle: Bundle) -> bool:
     """Whether boxes are looked for: a box is a bad prompt for a tree or a band, but some mask heads know no other."""
-    compact = prompt.target is None or TARGETS[prompt.target].kind in (Kind.OBJECT, Kind.LESION)
-    return compact or not bundle.takes_text
+    return kind_of(prompt.target) in (Kind.OBJECT, Kind.LESION) or not bundle.takes_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,6 +218,11 @@ def targets_of(modality: Modality) -> list[Target]:
     return [t for t in TARGETS.values() if modality in t.modalities]
 
 
+def kind_of(target: str | None) -> Kind:
+    """The kind of a target; free text, which has none, is taken for an object."""
+    return TARGETS[target].kind if target in TARGETS else Kind.OBJECT
+
+
 def make_prompt(text: str, modality: Modality) -> Prompt:
     """Turn what the user typed into the text that is sent.
 

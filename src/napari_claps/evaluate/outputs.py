@@ -16,7 +16,7 @@ from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_
 from napari_claps.evaluate.masks import score_masks
 from napari_claps.evaluate.summary import ImageScore
 from napari_claps.io.coco import read_detections
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.vocabulary import Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def compare(folder: Path, truth_root: Path, *, name: str, dataset: str = "") -> 
         masks = [predicted.mask(target), truth.mask(target), field]
         if looked_at:
             masks = [m if m is None else m[looked_at] for m in masks]
-        kind = TARGETS[target].kind if target in TARGETS else Kind.OBJECT
+        kind = kind_of(target)
         yield ImageScore(
             dataset=dataset,
             image=name,

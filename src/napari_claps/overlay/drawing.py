@@ -11,7 +11,7 @@ from scipy.ndimage import binary_erosion
 from napari_claps.appearance import label_colour
 from napari_claps.overlay.style import INK, Colour, drawable, font
 from napari_claps.types import Box, Prompt, SliceResult
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.vocabulary import TARGETS, Kind, kind_of
 
 Rectangle = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the drawing."""
@@ -55,7 +55,7 @@ def draw_slice(plane: np.ndarray, result: SliceResult, colours: Mapping[str, Col
     for prompt in sorted(result.prompts, key=lambda p: -np.count_nonzero(result.masks[p.label])):
         mask = result.masks[prompt.label]
         if mask.any():
-            kind = TARGETS[prompt.target].kind if prompt.target else Kind.OBJECT
+            kind = kind_of(prompt.target)
             _blend_mask(canvas, mask, colours[prompt.label], kind, size, stroke)
     drawing = Image.fromarray(canvas.round().astype(np.uint8))
     _draw_boxes(drawing, result, colours, (size[0] / plane.shape[1], size[1] / plane.shape[0]), stroke)
@@ -84,7 +84,7 @@ def _draw_boxes(drawing: Image.Image, result: SliceResult, colours: Mapping[str,
     draw = ImageDraw.Draw(drawing)
     face = font(11 if stroke == 1 else 15)
     names = {p.label: TARGETS[p.target].name if p.target else p.label for p in result.prompts}
-    whole = {p.label for p in result.prompts if p.target and TARGETS[p.target].kind in (Kind.TREE, Kind.BAND)}
+    whole = {p.label for p in result.prompts if kind_of(p.target) in (Kind.TREE, Kind.BAND)}
     # The box of a tree or a band is the field: it would frame the picture and say nothing.
     boxes = [box for box in result.boxes if box.label not in whole]
     crowded = {label for label in names if sum(b.label == label for b in boxes) > MAX_LABELS}
