@@ -52,13 +52,13 @@ trained on the same data for these targets and goes on learning with them, and h
 had 1450 for OCT angiograms, 600 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
 images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. In the last 1500 steps of photographs the bundle
 learnt early blocks of the trunk, its U-Net all of them, and both the images held out before (thresholds of the bundle come from a twin without them, those of the U-Net
-from these images, which it had learnt from). They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
+from these images, which it had learnt from). The U-Net of B-scans learnt all of its trunk too, the bundle's decoder of them none. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
 (`benchmarks/sam_boxes.py`). **Sources left out**: trainings of 160 steps from the trunk of stage 1, alike but for one source
-(`benchmarks/configs/vessels*.toml`), for what it costs not to have seen a source. Sources left out and the U-Net of
-B-scans are carried over from the card of 0.7.0, to three digits: one look, and masks of odd sizes not yet put right."""
+(`benchmarks/configs/vessels*.toml`), for what it costs not to have seen a source. Sources left out
+are carried over from the card of 0.7.0, to three digits: one look, and masks of odd sizes not yet put right."""
 
 TEXT = """\
 # Model card of `{name}` {version}
