@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,9 +21,16 @@ from napari_claps.calibration import (
     log_loss,
     presence_inputs,
 )
-from training.calibrate import EVEN, Observation, calibrate, choose_calibration
+from napari_claps.errors import InputError
+from napari_claps.models.manifest import Pair
+from napari_claps.types import Modality
+from training import calibrate as calibrate_module
+from training.calibrate import EVEN, calibrate, choose_calibration, cross_validated
+from training.observations import Observation, read_observations, write_observations
 
 unit = st.floats(0, 1)
+PATIENTS = itertools.count()
+"""Each observation is of another one unless it is said."""
 
 
 def pixels(highest: float, mean: float | None = None) -> np.ndarray:
@@ -80,10 +92,11 @@ def test_error_of_a_forecast_that_is_always_wrong_and_ties_stay_together() -> No
     assert calibration_error([0.0, 1.0], [False, True])[0] == 0
 
 
-def seen(presence: float, highest: float, box: float, there: bool, mean: float | None = None) -> Observation:
+def seen(presence: float, highest: float, box: float, there: bool, mean: float | None = None,
+         patient: str = "") -> Observation:
     inputs = presence_inputs(presence, pixels(highest, mean), [(0, 0, 1, 1, box)] if box else [])
     curve = np.zeros(3)
-    return Observation(there, inputs, curve if there else None, curve)
+    return Observation(there, inputs, curve if there else None, curve, patient or f"patient {next(PATIENTS)}")
 
 
 def rows(n: int, informative: str, seed: int = 0) -> list[Observation]:
@@ -134,3 +147,54 @@ def test_too_few_images_give_only_what_they_can() -> None:
     made = calibrate({"threshold": 0.5, "presence": 0.0}, [seen(0.9, 0.9, 0, True)] * 10)
     assert set(made["outer"]) == set(made["inner"]) == {"0.8", "0.9"}
     assert not calibrate({"threshold": 0.5, "presence": 0.0}, [seen(0.9, 0.9, 0, True)] * 3)["outer"]
+
+
+def test_no_image_is_judged_by_a_calibration_that_has_seen_its_patient() -> None:
+    """Every patient has one score, of which nothing follows for the others: only who knows the patient is sure."""
+    rng = np.random.default_rng(3)
+    inputs, present, patients = [], [], []
+    for patient in range(12):
+        score, there = float(rng.uniform(-1, 1)), patient % 2 == 0
+        for _ in range(5):
+            inputs.append({"presence": score})
+            present.append(there)
+            patients.append(f"p{patient}")
+    by_patient = cross_validated(inputs, present, patients)
+    assert len({(p, round(v, 9)) for p, v in zip(patients, by_patient, strict=True)}) == 12, "all of one at once"
+    alone = cross_validated(inputs, present, [str(k) for k in range(60)])
+    assert log_loss(by_patient, present) > log_loss(alone, present)
+
+
+PAIR = {(Modality.OCT, "drusen"): Pair(modality=Modality.OCT, target="drusen", threshold=0.5)}
+
+
+def test_observations_of_the_folds_come_back_and_are_calibrated_on_together(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    observed = rows(60, "presence")
+    files = [tmp_path / "1.json", tmp_path / "2.json"]
+    write_observations(files[0], {(Modality.OCT, "drusen"): observed[:30]}, PAIR)
+    write_observations(files[1], {(Modality.OCT, "drusen"): observed[30:]}, PAIR)
+    again = read_observations(files, PAIR)[Modality.OCT, "drusen"]
+    assert [(o.present, o.patient) for o in again] == [(o.present, o.patient) for o in observed]
+    assert [o.inputs for o in again] == [dict(o.inputs) for o in observed]
+    assert all((a.missed is None) == (b.missed is None) for a, b in zip(again, observed, strict=True))
+    assert read_observations(files, {}) == {}
+
+    pair = {"modality": "oct", "target": "drusen", "threshold": 0.5, "presence": 0.0, "min_area": 4}
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps({"pairs": [pair]}))
+    monkeypatch.setattr(sys, "argv", ["calibrate", "--bundle", "none", "--pairs", str(pairs),
+                                      *(a for f in files for a in ("--observed", str(f)))])
+    calibrate_module.main()
+    assert json.loads(pairs.read_text())["pairs"] == [calibrate(pair, observed)]
+
+
+def test_observations_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_observations(tmp_path / "a.json", {(Modality.OCT, "drusen"): rows(3, "presence")}, PAIR)
+    other = {key: Pair(modality=Modality.OCT, target="drusen", threshold=0.4) for key in PAIR}
+    with pytest.raises(InputError, match=r"a\.json: oct/drusen was observed at the threshold 0\.5, .* say 0\.4"):
+        read_observations([tmp_path / "a.json"], other)
+    (tmp_path / "b.json").write_text('{"oct/drusen": [1]}')
+    for name in ("b.json", "missing.json"):
+        with pytest.raises(InputError, match=rf"{name}: was not written by training\.calibrate --out"):
+            read_observations([tmp_path / name], PAIR)

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 from napari_claps.errors import DeviceError, InputError
+from napari_claps.types import Modality
 from tests.training_data import CLIP_CONFIG, CONFIG, tiny_pretraining, write_clip, write_data
 from training import pretrain_clip
-from training.data import segmentation_records
+from training.data import Record, segmentation_records
 from training.parallel import Processes, number_format
 from training.run import Run, load_config
-from training.selection import training_records
+from training.selection import fold_of, training_records
 from training.stage import run_stage
 from training.train_segmenter import load_clip, train
 from training.warm_start import warm_start
@@ -183,6 +184,14 @@ def test_folds_part_the_images_of_each_data_set(data: Path) -> None:
     for fold in ("4/3", "0/3", "2", "a/b", "1/1"):
         with pytest.raises(InputError, match=f"fold = '{fold}' is none. The second of four is written \"2/4\""):
             training_records({"fold": fold})
+
+
+def test_folds_keep_the_images_of_a_patient_together() -> None:
+    records = [Record("kermany", Modality.OCT, Path(f"DME-{patient}-{k}.png"), ("drusen",), {})
+               for patient in range(7) for k in range(patient + 1)]
+    folds = [{i.stem.split("-")[1] for i in fold_of(records, f"{k}/3")} for k in (1, 2, 3)]
+    assert sorted(map(len, folds)) == [2, 2, 3] and len(set.union(*folds)) == 7
+    assert sum(len(fold_of(records, f"{k}/3")) for k in (1, 2, 3)) == len(records)
 
 
 def test_a_data_set_without_masks_is_refused(data: Path) -> None:

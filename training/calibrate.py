@@ -13,6 +13,10 @@
 
 What too few images show gets none, and the bundle then refuses it. Synthetic
 B-scans do not count: what holds on them says nothing about real ones.
+
+With cross-validation, as in `choose_thresholds`, each fold's bundle is only
+observed (``--fold 1/3 --no-boxes --out fold1.observed.json``), and the pairs
+are calibrated on what all saw (``--observed fold1.observed.json ...``).
 """
 
 from __future__ import annotations
@@ -20,9 +24,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -30,24 +33,20 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from napari_claps.calibration import INPUTS, calibrated_presence, fit_calibration, log_loss, presence_inputs
-from napari_claps.conformal import LEVELS, controlled, false_curve, inner_thresholds, missed_curve, outer_thresholds
-from napari_claps.field import segment_field
-from napari_claps.findings import Scores, decide
+from napari_claps.calibration import INPUTS, calibrated_presence, fit_calibration, log_loss
+from napari_claps.conformal import LEVELS, controlled, inner_thresholds, outer_thresholds
 from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import Bundle, load_bundle
+from napari_claps.models.bundle import load_bundle
 from napari_claps.models.manifest import Pair
-from napari_claps.prompters import make_prompter
 from napari_claps.types import Modality
-from napari_claps.views import scaled_shape
-from napari_claps.vocabulary import make_prompt
-from training.choose_thresholds import Sample, held_out_images, presence_threshold
+from training.choose_thresholds import presence_threshold
 from training.export import is_answered, read_pairs
+from training.held_out import held_out_images
+from training.observations import Observation, observe, read_observations, write_observations
 from training.stage import run_command
-from training.tiles import targets_by_side
 
 FOLDS = 44
-"""Most parts of the cross-validation; with fewer images each is left out once."""
+"""Most parts of the cross-validation; with fewer patients each is left out once."""
 
 MIN_CLASS = 4
 """Held-out images with and without a target that are needed for a calibration."""
@@ -57,59 +56,6 @@ ENOUGH = 0.01
 
 EVEN = 0.5
 """Highest presence threshold: what is more likely there than not is never called absent."""
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """What the bundle says of one target in one held-out image, and what is true.
-
-    Parameters
-    ----------
-    present : bool
-    inputs : mapping
-        Of `presence_inputs`.
-    missed : ndarray or None
-        Share of the true pixels below each of `outer_thresholds`; None where the target is absent.
-    false : ndarray or None
-        Of `false_curve` at `inner_thresholds`; None where nothing was found.
-    """
-
-    present: bool
-    inputs: Mapping[str, float]
-    missed: np.ndarray | None
-    false: np.ndarray | None
-
-
-def observe(bundle: Bundle, pairs: Mapping[tuple[Modality, str], Pair],
-            samples: Iterable[Sample]) -> dict[tuple[Modality, str], list[Observation]]:
-    """Run the bundle on images with the settings of `pairs`, as the pipeline does."""
-    prompter = make_prompter("claps", bundle)
-    found: dict[tuple[Modality, str], list[Observation]] = defaultdict(list)
-    for modality, image, masks, targets, fov in samples:
-        shape = image.shape[:2]
-        inside = np.ones(shape, bool) if fov is None else fov
-        for side, names in targets_by_side(modality, [t for t in targets if (modality, t) in pairs], shape).items():
-            prompts = [make_prompt(n, modality) for n in names]
-            own = [pairs[modality, n] for n in names]
-            result = segment_field(bundle, prompter, [image.astype(np.float32) / 255], side, prompts, own)[0]
-            area = float(np.prod(shape)) / float(np.prod(scaled_shape(shape, side)))
-            for i, (name, prompt, pair) in enumerate(zip(names, prompts, own, strict=True)):
-                scores = Scores(result.probability[i], float(result.presence[i]), result.boxes[i])
-                # Ungated: whether it is absent is decided by the calibration that is fitted on these.
-                mask = decide(prompt, replace(pair, presence=0.0, calibration={}), scores, area=area).mask > 0
-                truth = masks.get(name, np.zeros(shape, bool))
-                found[modality, name].append(observation(scores, mask, truth, inside, pair.threshold))
-    return dict(found)
-
-
-def observation(scores: Scores, mask: np.ndarray, truth: np.ndarray, inside: np.ndarray,
-                threshold: float) -> Observation:
-    """Put down one target of one image; all arrays are (y, x), only pixels `inside` count."""
-    probability, mask, truth = scores.probability[inside], mask[inside], truth[inside]
-    inputs = presence_inputs(scores.presence, scores.probability, scores.boxes)
-    missed = missed_curve(probability, truth, outer_thresholds(threshold)) if truth.any() else None
-    false = false_curve(probability, mask, truth, inner_thresholds(threshold)) if mask.any() else None
-    return Observation(bool(truth.any()), inputs, missed, false)
 
 
 def choose_calibration(seen: Sequence[Observation]) -> tuple[dict[str, float], dict[str, float]]:
@@ -123,7 +69,9 @@ def choose_calibration(seen: Sequence[Observation]) -> tuple[dict[str, float], d
     """
     present = [s.present for s in seen]
     usable = [n for n in INPUTS if len({s.inputs[n] for s in seen}) > 1] or list(INPUTS[:1])
-    losses = {names: log_loss(cross_validated([{n: s.inputs[n] for n in names} for s in seen], present), present)
+    patients = [s.patient for s in seen]
+    losses = {names: log_loss(cross_validated([{n: s.inputs[n] for n in names} for s in seen], present, patients),
+                              present)
               for k in range(1, len(usable) + 1) for names in combinations(usable, k)}
     names = min((n for n in losses if losses[n] <= min(losses.values()) + ENOUGH), key=lambda n: (len(n), losses[n]))
     quality = {"presence_log_loss": losses[names],
@@ -131,12 +79,17 @@ def choose_calibration(seen: Sequence[Observation]) -> tuple[dict[str, float], d
     return fit_calibration({n: [s.inputs[n] for s in seen] for n in names}, present), quality
 
 
-def cross_validated(inputs: Sequence[Mapping[str, float]], present: Sequence[bool]) -> np.ndarray:
-    """Probability of each image by a calibration that was fitted without it."""
+def cross_validated(inputs: Sequence[Mapping[str, float]], present: Sequence[bool],
+                    patients: Sequence[str]) -> np.ndarray:
+    """Probability of each image by a calibration that was fitted without its patient."""
     n = len(present)
-    # Parts are taken in turns from absent and present images, so that each has both.
-    part = np.empty(n, int)
-    part[np.argsort(present, kind="stable")] = np.arange(n) % min(FOLDS, n)
+    # Parts are taken in turns from patients without and with the target, so that each has both.
+    shown: dict[str, bool] = {}
+    for patient, there in zip(patients, present, strict=True):
+        shown[patient] = shown.get(patient, False) or there
+    count = min(FOLDS, len(shown))
+    part_of = {patient: k % count for k, patient in enumerate(sorted(shown, key=shown.__getitem__))}
+    part = np.array([part_of[patient] for patient in patients])
     full = np.zeros(n)
     for k in np.unique(part):
         rest = [i for i in range(n) if part[i] != k]
@@ -195,13 +148,22 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="file of choose_thresholds, changed in place")
     parser.add_argument("--dataset", action="append", default=[], help="only these data sets")
     parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
+    parser.add_argument("--fold", default="", metavar="K/N", help="this fold of train, not the held-out part")
+    parser.add_argument("--no-boxes", action="store_true", help="the detector has learnt from these images")
+    parser.add_argument("--out", type=Path, help="write what is seen to this file and leave the pairs as they are")
+    parser.add_argument("--observed", type=Path, action="append", default=[],
+                        help="files of --out: calibrate on these and look at nothing")
     a = parser.parse_args()
     content = {"pairs": read_pairs(a.pairs)}
     known = {f.name for f in fields(Pair)}
     pairs = {(Modality(p["modality"]), p["target"]): Pair(**{k: v for k, v in p.items() if k in known} |
                                                           {"modality": Modality(p["modality"])})
              for p in content["pairs"] if is_answered(p)}
-    seen = observe(load_bundle(a.bundle), pairs, held_out_images(a.dataset, a.limit))
+    seen = read_observations(a.observed, pairs) if a.observed else observe(
+        load_bundle(a.bundle), pairs, held_out_images(a.dataset, a.limit, a.fold), boxes=not a.no_boxes)
+    if a.out:
+        write_observations(a.out, seen, pairs)
+        return
     content["pairs"] = [calibrate(p, seen[key]) if (key := (Modality(p["modality"]), p["target"])) in seen else p
                         for p in content["pairs"]]
     with atomic_path(a.pairs) as temporary:

@@ -18,7 +18,8 @@ scale of the same images, by `MIN_TEXT_GAIN` in Dice.
 Where hardly an image is held out, thresholds come from cross-validation: train
 with ``fold = "1/4"`` in the configuration, measure that fold of each bundle
 (``--dataset D --fold 1/4 --out fold1.json``), and choose from all
-(``--rows fold1.rows.json --rows fold2.rows.json ... --pairs OLD.json``).
+(``--rows fold1.rows.json --rows fold2.rows.json ... --pairs OLD.json``). A
+detector that has learnt from the fold is left out of it: ``--no-boxes``.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ import argparse
 import json
 import math
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from napari_claps.errors import InputError
 from napari_claps.field import segment_field
@@ -43,10 +43,9 @@ from napari_claps.prompters import make_prompter
 from napari_claps.tile_question import is_boxed
 from napari_claps.types import Modality
 from napari_claps.vocabulary import make_prompt
-from training.data import Record, read_mask, read_rgb, segmentation_records
+from training.data import segmentation_records
 from training.export import MIN_CLASS, read_pairs
-from training.sampler import CachedImage, synthetic_images
-from training.selection import fold_of
+from training.held_out import SYNTHETIC, Sample, held_out_samples
 from training.stage import run_command
 from training.tiles import targets_by_side
 
@@ -55,11 +54,6 @@ THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_TEXT_GAIN = 0.05
 """Masks that do not depend on the text gain nothing."""
 MIN_SENSITIVITY = 0.95
-SYNTHETIC = "synthetic"
-"""Name of the synthetic B-scans among the data sets, as in the weights of a configuration."""
-
-Sample = tuple[Modality, np.ndarray, dict[str, np.ndarray], tuple[str, ...], np.ndarray | None]
-"""Modality, (y, x, 3) uint8 image, masks of what is present, all annotated targets, field of view."""
 
 
 def trained_pairs() -> dict[tuple[Modality, str], int]:
@@ -71,28 +65,34 @@ def trained_pairs() -> dict[tuple[Modality, str], int]:
     return dict(counts)
 
 
-def measure(bundle: Bundle, samples: Iterator[Sample]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Dice of every setting, and the presence score, of each image and target."""
+def measure(bundle: Bundle, samples: Iterable[Sample], *,
+            boxes: bool = True) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Dice of every setting, and the presence score, of each image and target.
+
+    Without `boxes` no mask gets a share from them: a detector that has learnt from the samples knows too well.
+    """
     prompter = make_prompter("claps", bundle)
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for modality, image, masks, targets, fov in samples:
-        asked = [t for t in targets if bundle.manifest.pair(modality, t)]
-        for side, names in targets_by_side(modality, asked, image.shape[:2]).items():
+    for sample in samples:
+        modality, fov = sample.modality, sample.field_of_view
+        asked = [t for t in sample.targets if bundle.manifest.pair(modality, t)]
+        for side, names in targets_by_side(modality, asked, sample.image.shape[:2]).items():
             prompts = [make_prompt(n, modality) for n in names]
             pairs = [p for n in names if (p := bundle.manifest.pair(modality, n))]
-            plane = [image.astype(np.float32) / 255]
-            shares = (1.0, 0.0) if any(is_boxed(p, bundle) for p in prompts) else (1.0,)
+            plane = [sample.image.astype(np.float32) / 255]
+            boxed = [boxes and is_boxed(p, bundle) for p in prompts]
+            shares = (1.0, 0.0) if any(boxed) else (1.0,)
             text, *rest = (segment_field(bundle, prompter, plane, side, prompts,
                                          [replace(p, text_weight=w) for p in pairs])[0] for w in shares)
-            boxes = rest[0] if rest else text
-            for i, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
-                truth = masks.get(name)
+            by_box = rest[0] if rest else text
+            for i, name in enumerate(names):
+                truth = sample.masks.get(name)
                 row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None}
                 if truth is not None:
                     row["by_text"] = {other: dice(text.probability[j] >= 0.5, truth, fov)
                                       for j, other in enumerate(names)}
-                    for share in SHARES if is_boxed(prompt, bundle) else (1.0,):
-                        p = share * text.probability[i] + (1 - share) * boxes.probability[i]
+                    for share in SHARES if boxed[i] else (1.0,):
+                        p = share * text.probability[i] + (1 - share) * by_box.probability[i]
                         for threshold in THRESHOLDS:
                             row[f"{share}/{threshold}"] = dice(p >= threshold, truth, fov)
                 rows[str(modality), name].append(row)
@@ -192,45 +192,6 @@ def presence_threshold(scores: Sequence[float]) -> float:
     return math.floor(100 * sorted(scores, reverse=True)[kept - 1] + 1e-9) / 100
 
 
-def load(record: Record) -> Sample:
-    """Read an image with its masks."""
-    image = read_rgb(record.image)
-    shape = image.shape[:2]
-    masks = {t: m for t, p in record.masks.items() if (m := read_mask(p, shape)).any()}
-    fov = read_mask(record.field_of_view, shape) if record.field_of_view else None
-    return record.modality, image, masks, record.targets, fov
-
-
-def from_synthetic(item: CachedImage) -> Sample:
-    """A synthetic B-scan in the same form."""
-    return item.modality, item.image, {t: m > 127 for t, m in item.masks.items()}, ("retina", "rpe_bm_complex"), None
-
-
-def held_out_images(datasets: Sequence[str] = (), limit: int = 1000, fold: str = "") -> Iterator[Sample]:
-    """Read the held-out part of ``train`` or a `fold` of it, at most `limit` images of each data set."""
-    seen: Counter[str] = Counter()
-    records = segmentation_records("train", held_out=None if fold else True, datasets=tuple(datasets))
-    if fold:
-        mine = set(fold_of(records, fold))
-        records = [r for r in records if r.image in mine]
-    kept = []
-    for record in records:
-        seen[record.dataset] += 1
-        if seen[record.dataset] <= limit:
-            kept.append(record)
-    for record in tqdm(kept, desc=f"fold {fold}" if fold else "held-out images", mininterval=10):
-        yield load(record)
-
-
-def held_out_samples(datasets: Sequence[str], limit: int, fold: str) -> Iterator[Sample]:
-    """Read the held-out images and the synthetic B-scans, which count as a data set of their own."""
-    real = [d for d in datasets if d != SYNTHETIC]
-    if real or not datasets:
-        yield from held_out_images(real, limit, fold)
-    if SYNTHETIC in datasets or not datasets:
-        yield from map(from_synthetic, synthetic_images(12, seed=999))
-
-
 def chosen_pairs(bundle: Bundle, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Settings of each pair that was measured and that the bundle has (others had too few training images)."""
     counts = trained_pairs()
@@ -289,11 +250,13 @@ def main() -> None:
     parser.add_argument("--fold", default="", metavar="K/N", help="measure this fold of train, not the held-out part")
     parser.add_argument("--rows", type=Path, action="append", default=[],
                         help=".rows.json of the folds: choose from these and measure nothing")
+    parser.add_argument("--no-boxes", action="store_true", help="the detector has learnt from these images")
     parser.add_argument("--pairs", type=Path, help="pairs.json to take all pairs from that are not measured")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     bundle = load_bundle(a.bundle)
-    rows = read_rows(a.rows) if a.rows else measure(bundle, held_out_samples(a.dataset, a.limit, a.fold))
+    rows = read_rows(a.rows) if a.rows else measure(bundle, held_out_samples(a.dataset, a.limit, a.fold),
+                                                       boxes=not a.no_boxes)
     a.out.with_suffix(".rows.json").write_text(json.dumps({f"{m}/{t}": r for (m, t), r in rows.items()}))
     pairs = chosen_pairs(bundle, rows)
     measured = {(p["modality"], p["target"]) for p in pairs}

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_claps.errors import InputError
 from training.data import HELD_OUT_PERCENT, Record, data_root, is_held_out, name_hash, segmentation_records
+from training.patients import patient_of
 
 
 def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[Record]:
@@ -51,7 +52,7 @@ def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[
 
 
 def fold_of(records: Sequence[Record], fold: str) -> list[Path]:
-    """Images of one fold: of each data set, in the order of a hash of the names, every n-th.
+    """Images of one fold: of each data set, in the order of a hash of the names, every n-th patient's.
 
     Parameters
     ----------
@@ -67,11 +68,11 @@ def fold_of(records: Sequence[Record], fold: str) -> list[Path]:
     number, _, count = fold.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) > 1):
         raise InputError(f"fold = {fold!r} is none. The second of four is written \"2/4\".")
-    by_dataset = defaultdict(list)
-    for record in records:
-        by_dataset[record.dataset].append(record)
-    return [r.image for mine in by_dataset.values()
-            for r in sorted(mine, key=lambda r: name_hash(r.dataset, r.stem))[int(number) - 1::int(count)]]
+    patients: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda r: name_hash(r.dataset, r.stem)):
+        patients[record.dataset][patient_of(record.dataset, record.stem)].append(record.image)
+    return [image for mine in patients.values() for images in list(mine.values())[int(number) - 1::int(count)]
+            for image in images]
 
 
 def check_masks(records: Sequence[Record]) -> None:
