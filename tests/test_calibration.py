@@ -183,10 +183,13 @@ def test_observations_of_the_folds_come_back_and_are_calibrated_on_together(
     pair = {"modality": "oct", "target": "drusen", "threshold": 0.5, "presence": 0.0, "min_area": 4}
     pairs = tmp_path / "pairs.json"
     pairs.write_text(json.dumps({"pairs": [pair]}))
-    monkeypatch.setattr(sys, "argv", ["calibrate", "--bundle", "none", "--pairs", str(pairs),
-                                      *(a for f in files for a in ("--observed", str(f)))])
+    given = [argument for file in files for argument in ("--observed", str(file))]
+    monkeypatch.setattr(sys, "argv", ["calibrate", "--pairs", str(pairs), *given])
     calibrate_module.main()
     assert json.loads(pairs.read_text())["pairs"] == [calibrate(pair, observed)]
+    monkeypatch.setattr(sys, "argv", ["calibrate", "--pairs", str(pairs)])
+    with pytest.raises(SystemExit):
+        calibrate_module.main()
 
 
 def test_observations_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -40,6 +40,12 @@ def test_presence_threshold_separates() -> None:
     assert "presence" not in choose(found[:6])
 
 
+def test_patients_are_counted_where_they_are_known() -> None:
+    found = [{"presence": 0.8, "present": k < 4, "1.0/0.5": 0.7, "patient": f"p{k % 2}"} for k in range(6)]
+    assert choose(found)["n_patients_held_out"] == 2 and choose(found)["n_held_out"] == 4
+    assert "n_patients_held_out" not in choose([{k: v for k, v in r.items() if k != "patient"} for r in found])
+
+
 def test_presence_threshold_keeps_95_percent_and_is_the_highest_that_does() -> None:
     scores = [0.123, *(0.51 + k / 100 for k in range(24))]
     assert presence_threshold(scores) == 0.51  # 24 of 25
@@ -69,6 +75,7 @@ def test_a_bundle_answers_only_what_it_can_call_absent() -> None:
     assert is_answered(good)
     assert not is_answered(good | {"n_inner": 20}), "found in 12 of 20 images without it"
     assert not is_answered(good | {"n_held_out": 3}), "too few to fit the presence"
+    assert not is_answered(good | {"n_patients_held_out": 3}), "eight images of three patients"
     assert is_answered(good | {"n_held_out": 3, "n_absent_held_out": 0}), "every image shows it: nothing to fit"
     assert not is_answered(good | {"dice_held_out": 0.2}) and not is_answered(good | {"told_apart": False})
 

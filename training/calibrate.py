@@ -144,7 +144,7 @@ def calibrate(pair: Mapping[str, Any], seen: Sequence[Observation]) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", help="name or folder; not needed with --observed")
     parser.add_argument("--pairs", type=Path, required=True, help="file of choose_thresholds, changed in place")
     parser.add_argument("--dataset", action="append", default=[], help="only these data sets")
     parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--observed", type=Path, action="append", default=[],
                         help="files of --out: calibrate on these and look at nothing")
     a = parser.parse_args()
+    if not (a.bundle or a.observed):
+        parser.error("give the --bundle to look at, or what was --observed")
     content = {"pairs": read_pairs(a.pairs)}
     known = {f.name for f in fields(Pair)}
     pairs = {(Modality(p["modality"]), p["target"]): Pair(**{k: v for k, v in p.items() if k in known} |

@@ -87,7 +87,8 @@ def measure(bundle: Bundle, samples: Iterable[Sample], *,
             by_box = rest[0] if rest else text
             for i, name in enumerate(names):
                 truth = sample.masks.get(name)
-                row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None}
+                row: dict[str, Any] = {"presence": float(text.presence[i]), "present": truth is not None,
+                                       "patient": sample.patient}
                 if truth is not None:
                     row["by_text"] = {other: dice(text.probability[j] >= 0.5, truth, fov)
                                       for j, other in enumerate(names)}
@@ -136,6 +137,8 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     present = [r for r in rows if r["present"]]
     absent = [r["presence"] for r in rows if not r["present"]]
     result: dict[str, Any] = {"n_held_out": len(present), "n_absent_held_out": len(absent)}
+    if all("patient" in r for r in present):
+        result["n_patients_held_out"] = len({r["patient"] for r in present})
     settings = [k for k in (present[0] if present else {}) if "/" in k]
     if len(present) >= 2:
         means = {k: float(np.mean([r[k] for r in present])) for k in settings}

@@ -30,7 +30,7 @@ MIRRORED = ("cfp", "uwf", "slo", "ffa", "octa")
 """Modalities whose images are looked at mirrored too: that made their masks better on held-out images or in folds,
 those of B-scans not (`benchmarks/mirrored.py`). Of ultra-widefield images none is held out: they go with the others."""
 MIN_CLASS = 5
-"""Held-out images with and without a target that are needed to fit its presence."""
+"""Held-out images without a target, and patients with it, that are needed to fit its presence."""
 
 
 def write_manifest(folder: Path, *, name: str, version: str, licence: str, notice: str,
@@ -116,11 +116,12 @@ def is_answered(pair: Mapping[str, Any]) -> bool:
     """Whether the bundle shall answer for a pair.
 
     Its masks must be good enough on held-out images and depend on the text. Where there are held-out images without
-    the target, enough must show it to fit the presence, and the fitted one must call most of the others absent.
+    the target, enough patients must show it to fit the presence, and the fitted one must call most of the others
+    absent.
     """
     if pair.get("dice_held_out", 1.0) < MIN_DICE or not pair.get("told_apart", True):
         return False
-    n_absent, n_present = pair.get("n_absent_held_out", 0), pair.get("n_held_out", 0)
+    n_absent, n_present = pair.get("n_absent_held_out", 0), pair.get("n_patients_held_out", pair.get("n_held_out", 0))
     if n_absent < MIN_CLASS:
         return True
     false_alarms = pair.get("n_inner", 0) - pair.get("n_outer", 0)  # found, less those that show it
