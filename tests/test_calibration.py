@@ -25,7 +25,7 @@ from napari_claps.errors import InputError
 from napari_claps.models.manifest import Pair
 from napari_claps.types import Modality
 from training import calibrate as calibrate_module
-from training.calibrate import EVEN, calibrate, choose_calibration, cross_validated
+from training.calibrate import EVEN, UNLIKELY, absent_below, calibrate, choose_calibration, cross_validated
 from training.observations import Observation, read_observations, write_observations
 
 unit = st.floats(0, 1)
@@ -120,8 +120,14 @@ def test_the_input_that_knows_is_taken_alone(informative: str, name: str) -> Non
     assert quality["presence_log_loss"] < quality["prevalence_log_loss"] / 1.5
 
 
-def test_the_threshold_keeps_the_images_with_the_target_and_never_exceeds_even_odds() -> None:
-    observed = rows(60, "presence")
+def test_what_is_unlikely_is_called_absent_where_images_without_it_can_tell() -> None:
+    assert calibrate({"threshold": 0.5, "presence": 0.9}, rows(60, "presence"))["presence"] == UNLIKELY
+    assert absent_below([0.9] * 4, 9) == UNLIKELY, "the fit can give 1 / 11"
+    assert absent_below([0.9] * 4, 8) == EVEN and absent_below([0.3] * 4, 8) == 0.3
+
+
+def test_few_images_keep_those_with_the_target_and_never_exceed_even_odds() -> None:
+    observed = [o for k, o in enumerate(rows(36, "presence")) if k % 3 == 0 or k % 9 == 1]  # 12 with, 4 without
     made = calibrate({"threshold": 0.5, "presence": 0.9, "min_area": 4}, observed)
     probability = [calibrated_presence(made["calibration"], o.inputs) for o in observed if o.present]
     assert np.mean(np.array(probability) >= made["presence"]) >= 0.95 and 0 < made["presence"] <= EVEN

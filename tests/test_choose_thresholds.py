@@ -11,7 +11,7 @@ import pytest
 from napari_claps.errors import InputError
 from training import choose_thresholds
 from training.choose_thresholds import choose, presence_threshold, read_rows, told_apart
-from training.export import is_answered, read_pairs
+from training.export import is_answered, read_pairs, refuse
 from training.stage import run_command
 
 
@@ -78,6 +78,13 @@ def test_a_bundle_answers_only_what_it_can_call_absent() -> None:
     assert not is_answered(good | {"n_patients_held_out": 3}), "eight images of three patients"
     assert is_answered(good | {"n_held_out": 3, "n_absent_held_out": 0}), "every image shows it: nothing to fit"
     assert not is_answered(good | {"dice_held_out": 0.2}) and not is_answered(good | {"told_apart": False})
+
+
+def test_a_pair_can_be_refused_by_name() -> None:
+    pairs = [{"modality": "oct", "target": "drusen"}, {"modality": "cfp", "target": "vessel"}]
+    assert refuse(pairs, ["oct/drusen"]) == pairs[1:] and refuse(pairs, []) == pairs
+    with pytest.raises(InputError, match=r"--refuse oct/druse: no such pair\. There are: cfp/vessel, oct/drusen\."):
+        refuse(pairs, ["oct/druse"])
 
 
 def test_the_threshold_comes_from_the_rows_of_all_folds(tiny_bundle: Path, tmp_path: Path,

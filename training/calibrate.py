@@ -7,7 +7,7 @@
 * ``calibration``: from scores to the probability that the target is there
   (`napari_claps.calibration`), with those of the four inputs that predict best
   under cross-validation; and ``presence``, the probability below which the
-  answer is "absent": the rule of `choose_thresholds`, but never above even odds;
+  answer is "absent" (`absent_below`);
 * ``inner`` and ``outer``: thresholds for inner and outer masks of several
   coverages (`napari_claps.conformal`), with ``n_inner`` and ``n_outer``.
 
@@ -54,8 +54,12 @@ MIN_CLASS = 4
 ENOUGH = 0.01
 """Gain in log loss for which another input is worth having."""
 
+UNLIKELY = 0.1
+"""Probability below which a target is called absent: a finding that is withheld cannot be corrected, and a false alarm
+can, so that nine of these are put up with for one that is found."""
+
 EVEN = 0.5
-"""Highest presence threshold: what is more likely there than not is never called absent."""
+"""Highest presence threshold otherwise: what is more likely there than not is never called absent."""
 
 
 def choose_calibration(seen: Sequence[Observation]) -> tuple[dict[str, float], dict[str, float]]:
@@ -100,6 +104,22 @@ def cross_validated(inputs: Sequence[Mapping[str, float]], present: Sequence[boo
     return full
 
 
+def absent_below(present: Sequence[float], n_absent: int) -> float:
+    """Probability below which a target is called absent.
+
+    `UNLIKELY`, where a fit to so few images without the target can give one as low (Platt's goal for them is
+    ``1 / (n_absent + 2)``); else the rule of `choose_thresholds`, but never above even odds.
+
+    Parameters
+    ----------
+    present : sequence of float
+        Calibrated presence of the images that show the target.
+    n_absent : int
+        Images without it.
+    """
+    return UNLIKELY if 1 / (n_absent + 2) < UNLIKELY else min(presence_threshold(present), EVEN)
+
+
 def bands(seen: Sequence[Observation], absent: Sequence[bool], threshold: float) -> dict[str, Any]:
     """Thresholds of inner and outer masks for every coverage that these images can give.
 
@@ -131,7 +151,7 @@ def calibrate(pair: Mapping[str, Any], seen: Sequence[Observation]) -> dict[str,
     present = [s for s in seen if s.present]
     if len(present) >= MIN_CLASS and len(seen) - len(present) >= MIN_CLASS:
         calibration, quality = choose_calibration(seen)
-        lowest = min(presence_threshold([calibrated_presence(calibration, s.inputs) for s in present]), EVEN)
+        lowest = absent_below([calibrated_presence(calibration, s.inputs) for s in present], len(seen) - len(present))
         absent = [calibrated_presence(calibration, s.inputs) < lowest for s in seen]
         made |= {"calibration": {k: round(v, 6) for k, v in calibration.items()}, "presence": lowest}
         made |= {k: round(v, 4) for k, v in quality.items()}

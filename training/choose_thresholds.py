@@ -9,7 +9,7 @@ show the target), and the presence below which the answer is "absent". For that
 there is one rule (`presence_threshold`): the highest that keeps
 `MIN_SENSITIVITY` of the images with the target, because a finding that is
 withheld cannot be corrected, and a false alarm can. `training.calibrate`, the
-next step, turns scores into probabilities and applies the same rule to them.
+next step, turns scores into probabilities, with a threshold of their own.
 
 Pairs whose mask does not depend on the text are no answers and are left out:
 the text must do better on its own target than every other text at the same

@@ -128,6 +128,20 @@ def is_answered(pair: Mapping[str, Any]) -> bool:
     return n_present >= MIN_CLASS and false_alarms <= MAX_FALSE_ALARMS * n_absent
 
 
+def refuse(pairs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs without those that are named ``"oct/drusen"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such pair.
+    """
+    known = {f"{p['modality']}/{p['target']}" for p in pairs}
+    if unknown := sorted({*names} - known):
+        raise InputError(f"--refuse {', '.join(unknown)}: no such pair. There are: {', '.join(sorted(known))}.")
+    return [p for p in pairs if f"{p['modality']}/{p['target']}" not in names]
+
+
 def add_box_thresholds(pairs: Sequence[dict[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Take the detector's working threshold of each pair from ``detector.json``."""
     for pair in pairs:
@@ -159,12 +173,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="file of choose_thresholds; neutral thresholds without it")
     parser.add_argument("--box-thresholds", type=Path, help="detector.json of train_detector")
     parser.add_argument("--report", type=Path, help="folder of training.evaluate on val")
+    parser.add_argument("--refuse", action="append", default=[], metavar="MODALITY/TARGET",
+                        help="leave this pair out, however good it looks")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="claps-tiny")
-    parser.add_argument("--version", default="0.10.0")
+    parser.add_argument("--version", default="0.11.0")
     parser.add_argument("--note", default="", help="a sentence on how the weights came about, kept in the bundle")
     a = parser.parse_args()
-    pairs = read_pairs(a.pairs) if a.pairs else default_pairs()
+    pairs = refuse(read_pairs(a.pairs) if a.pairs else default_pairs(), a.refuse)
     pairs = [{k: v for k, v in p.items() if k != "told_apart"} for p in pairs if is_answered(p)]
     if a.box_thresholds:
         add_box_thresholds(pairs, json.loads(a.box_thresholds.read_text()))

@@ -49,10 +49,10 @@ COMPARISON = """\
 Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
 one per modality, with data, views and rates of the bundle. They start from the bundle's own trunk, which had been
 trained on the same data for these targets and goes on learning with them, and have their steps below; the bundle's own pixel decoders
-had 1450 for OCT angiograms, 600 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
-images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. In the last 1500 steps of photographs the bundle
-learnt early blocks of the trunk, its U-Net all of them, and both the images held out before (thresholds of the bundle come from a twin without them, those of the U-Net
-from these images, which it had learnt from). The U-Net of B-scans learnt all of its trunk too, the bundle's decoder of them none. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
+had 1450 for OCT angiograms, 1200 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
+images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. With the last 1500 steps of photographs and the 1200 of B-scans the bundle
+learnt early blocks of the trunk, their U-Nets all of them, and all of them the images held out before (thresholds of the bundle come from a twin without them or from folds, those of the U-Nets
+from these images, which they had learnt from). The U-Net of OCT angiograms learnt all of its trunk in the end, the bundle's decoder of them none. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
@@ -68,13 +68,13 @@ TEXT = """\
 **Licence of the weights.** {licence}. {notice}
 
 **What it is.** One EfficientNet-Lite0 encoder (ImageNet) and one MiniLM-L6 text tower, shared by CLIP, a GroundingDINO head
-and a SAM head, whose masks of fundus photographs read early layers of their own ({size:.0f} MB in half precision). {note}
+and a SAM head, whose masks of fundus photographs and of B-scans read early layers of their own ({size:.0f} MB in half precision). {note}
 
 ## Accuracy on images not used for training
 
 {n} validation images; only the image and the target names were given, modality detected: right in {modality:.1%}.
-Mean Dice over the images that show the target, with the bootstrap 95 % interval. Thresholds were chosen on a held-out part of
-the training images; several choices were made after a look at these, so that they are a little optimistic (see *What limits it*).
+Mean Dice over the images that show the target, with the bootstrap 95 % interval. Thresholds were chosen on training
+images that were held out or left out in turns; several choices were made after a look at these, so that they are a little optimistic (see *What limits it*).
 
 {table}
 
