@@ -52,7 +52,8 @@ trained on the same data for these targets and goes on learning with them, and h
 had 1450 for OCT angiograms, 1200 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
 images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. With the last 1500 steps of photographs and the 1200 of B-scans the bundle
 learnt early blocks of the trunk, their U-Nets all of them, and all of them the images held out before (thresholds of the bundle come from a twin without them or from folds, those of the U-Nets
-from these images, which they had learnt from). The U-Net of OCT angiograms learnt all of its trunk in the end, the bundle's decoder of them none. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
+from these images, which they had learnt from). The other U-Nets learnt all of their trunk in the end, too, the bundle's
+decoders of these images none, and all but that of OCT angiograms all images. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
 answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
 than nothing. **True boxes**: the mask head of the
 bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
