@@ -7,7 +7,7 @@ the images that show the target, within the field of view:
 * how much darker the marked pixels are than their surroundings, in spreads of the image: the green channel, whose
   standard deviation is 1 (negative: brighter);
 * of objects of which an eye has one: the mean Dice of a marked object with its own ellipse, what
-  `napari_claps.masks.keep_single` makes of it.
+  `napari_claps.inference.objects.keep_single` makes of it.
 
 No network is asked.
 """
@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from benchmarks.limits import PARTS, records_by_part
 from napari_claps.errors import ClapsError
-from napari_claps.io.atomic import atomic_path
-from napari_claps.masks import keep_single
-from napari_claps.vocabulary import TARGETS
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.objects import keep_single
+from napari_claps.words.vocabulary import TARGETS
 from training.choose_thresholds import dice
 from training.scoring import Annotated
 

@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
-from napari_claps.field import segment_field
-from napari_claps.models.bundle import load_bundle
-from napari_claps.prompters import make_prompter
-from napari_claps.views import working_side
-from napari_claps.vocabulary import Kind, make_prompt
+from napari_claps.inference.scales import working_side
+from napari_claps.inference.single_scale import segment_at_scale
+from napari_claps.methods import make_prompter
+from napari_claps.models.bundles.bundle import load_bundle
+from napari_claps.words.vocabulary import Kind, make_prompt
 from training.choose_thresholds import THRESHOLDS, dice
 from training.data import segmentation_records
 from training.evaluate import first_of_each
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prompts = [make_prompt(t, record.modality) for t in BOTH]
             for way, asked in (("pixels", [[0], [1]]), ("vessels", [[0, 1]])):
                 maps = np.concatenate([
-                    segment_field(bundle, prompter, [item.image], side, [prompts[i] for i in group],
+                    segment_at_scale(bundle, prompter, [item.image], side, [prompts[i] for i in group],
                                   [pairs[i] for i in group])[0].probability for group in asked])
                 for target, probability in zip(BOTH, maps, strict=True):
                     scores[record.dataset, target, way].append(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from napari_claps.errors import ClapsError, InputError
-from napari_claps.io.atomic import atomic_path
+from napari_claps.files.atomic import atomic_path
 
 MUCH = 0.02
 """A mean Dice that is lower by more is worse, where more than `FEW` images show the target."""

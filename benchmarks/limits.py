@@ -25,13 +25,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from napari_claps.errors import ClapsError, InputError
-from napari_claps.field import segment_field
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.mask_prompts import PIXEL_STRIDE
-from napari_claps.prompters import make_prompter
-from napari_claps.views import scaled_shape
-from napari_claps.vocabulary import make_prompt
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.scales import scaled_shape
+from napari_claps.inference.single_scale import segment_at_scale
+from napari_claps.methods import make_prompter
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
+from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
+from napari_claps.words.vocabulary import make_prompt
 from training.choose_thresholds import THRESHOLDS, dice
 from training.data import Record, data_root, segmentation_records
 from training.evaluate import first_of_each
@@ -76,7 +76,7 @@ def answers(bundle: Bundle, records: Sequence[Record]) -> Iterator[tuple[Annotat
         for side, group in targets_by_side(record.modality, shown, item.image.shape[:2] if item else (1, 1)).items():
             pairs = [bundle.manifest.pair(record.modality, t) for t in group]
             prompts = [make_prompt(t, record.modality) for t in group]
-            maps = segment_field(bundle, prompter, [item.image], side, prompts, pairs)[0].probability
+            maps = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs)[0].probability
             for target, pair, probability in zip(group, pairs, maps, strict=True):
                 if item.truth[target].any():
                     yield item, side, target, pair.threshold, probability

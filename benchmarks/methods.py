@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import score_masks
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.pipeline import Pipeline
 from napari_claps.io import read
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.pipeline import Pipeline
-from napari_claps.prompters import METHODS
+from napari_claps.methods import METHODS
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess
-from napari_claps.vocabulary import MODALITIES, TARGETS, Kind
+from napari_claps.words.vocabulary import MODALITIES, TARGETS, Kind
 from training.choose_salip import varied_records
 from training.data import Record, read_mask, segmentation_records
 
@@ -92,7 +92,7 @@ def time_table(seconds: dict[tuple[str, str], list[float]]) -> Iterator[str]:
     for modality in sorted({m for m, _ in seconds}):
         means = [float(np.mean(seconds[modality, method])) for method in METHODS]
         cells = [f"{mean:.2f} (x {mean / means[0]:.1f})" for mean in means]
-        yield f"| {MODALITIES[modality].name} | {len(seconds[modality, METHODS[0]])} | {' | '.join(cells)} |"
+        yield f"| {MODALITIES[modality].name} | {len(seconds[modality, next(iter(METHODS))])} | {' | '.join(cells)} |"
 
 
 def _mean(values: Sequence[float]) -> str:

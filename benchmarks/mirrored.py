@@ -20,11 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
-from napari_claps.field import segment_field
-from napari_claps.models.bundle import load_bundle
-from napari_claps.prompters import make_prompter
+from napari_claps.inference.single_scale import segment_at_scale
+from napari_claps.methods import make_prompter
+from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.types import Modality
-from napari_claps.vocabulary import make_prompt
+from napari_claps.words.vocabulary import make_prompt
 from training.choose_thresholds import dice
 from training.data import segmentation_records
 from training.evaluate import first_of_each
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 maps = []
                 for look, mirrored in enumerate((False, True)):
                     start = time.perf_counter()
-                    (result,) = segment_field(bundle, prompter, [item.image], side, prompts, pairs, mirrored=mirrored)
+                    (result,) = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs, mirrored=mirrored)
                     seconds[modality][look] += time.perf_counter() - start
                     maps.append(result.probability)
                 for i, (target, pair) in enumerate(zip(targets, pairs, strict=True)):

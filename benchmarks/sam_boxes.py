@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import object_boxes
-from napari_claps.field import looks
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.mask_prompts import MaskPrompts
-from napari_claps.views import Tile, scaled_shape
-from napari_claps.vocabulary import TARGETS, Kind, make_prompt
+from napari_claps.inference.mirroring import looks
+from napari_claps.inference.scales import scaled_shape
+from napari_claps.inference.tiles import Tile
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
+from napari_claps.models.networks.mask_prompts import MaskPrompts
+from napari_claps.words.vocabulary import TARGETS, Kind, make_prompt
 from training.data import segmentation_records
 from training.evaluate import first_of_each
 from training.scoring import Annotated, Scores
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for name, collected in scores.items():
                     maps = np.mean([np.flip(masks_of_boxes(bundle, flipped(item, axes), group, side,
                                                            with_text=name != "box"), [a + 1 for a in axes])
-                                    for axes in looks(bundle, record.modality)], axis=0)
+                                    for axes in looks(bundle.manifest, record.modality)], axis=0)
                     for target, probability in zip(group, maps, strict=True):
                         collected.add(item, target, probability, threshold=0.5)
         for name, collected in scores.items():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from napari_claps.pipeline import Pipeline
+from napari_claps.inference.pipeline import Pipeline
 from napari_claps.settings import Settings
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult

@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
-from napari_claps.models.segmenter import MaskPrediction
+from napari_claps.inference.mirroring import mirrorings
+from napari_claps.models.networks.segmenter import MaskPrediction
 from napari_claps.types import Modality
-from napari_claps.views import mirrorings
 from training.data import Record, segmentation_records
 from training.export import MIRRORED
 from training.mask_loss import mask_loss

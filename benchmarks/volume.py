@@ -92,9 +92,9 @@ class BareNetworks:
 
 def segment(image: RetinalImage, pipeline: Any, after_slice: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Segment, link and write a volume as ``claps segment`` does; return the seconds of each part."""
-    from napari_claps.io.atomic import atomic_path
-    from napari_claps.outputs import ResultFiles
-    from napari_claps.volume import link_slices
+    from napari_claps.files.atomic import atomic_path
+    from napari_claps.results import ResultFiles
+    from napari_claps.volumes.numbering import link_slices
 
     clock = time.perf_counter
     begin = clock()
@@ -134,8 +134,8 @@ def time_of_volume(options: argparse.Namespace) -> bool:
     """Print the time of a volume and of its networks; return whether both limits hold."""
     import torch
 
+    from napari_claps.inference.pipeline import Pipeline
     from napari_claps.io import read
-    from napari_claps.pipeline import Pipeline
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     pipeline = Pipeline.from_settings(Settings(bundle=options.bundle, device=options.device, modality="oct"))
@@ -180,7 +180,7 @@ def peak_of_child(options: argparse.Namespace) -> None:
 
     import torch
 
-    from napari_claps.pipeline import Pipeline
+    from napari_claps.inference.pipeline import Pipeline
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     pipeline = Pipeline.from_settings(Settings(bundle=options.bundle, device=options.device, modality="oct"))

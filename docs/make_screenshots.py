@@ -24,8 +24,8 @@ from PIL import Image as Picture
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_claps._widgets import SegmentWidget
-from napari_claps._widgets._run import State
+from napari_claps.plugin.widgets import SegmentWidget
+from napari_claps.plugin.widgets.run import State
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = (1280, 860)

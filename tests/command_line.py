@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_claps.outputs import FILES
+from napari_claps.results import FILES
 
 RNG = np.random.default_rng(5)
 PHOTO = RNG.integers(0, 255, (72, 96, 3)).astype(np.uint8)

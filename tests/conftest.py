@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def networks() -> None:
     """The networks can be imported, also where a window was drawn before."""
-    from napari_claps._triton import hide_triton_from_torch
+    from napari_claps.plugin.triton import hide_triton_from_torch
 
     hide_triton_from_torch()
 
@@ -63,7 +63,7 @@ def official_sources(networks: None, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def official_bundle(official_sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle with three encoders, imported from them; views are small and every box counts."""
-    from napari_claps.models.import_bundle import import_bundle
+    from napari_claps.models.bundles.import_bundle import import_bundle
 
     folder = import_bundle(list(official_sources.values()), "official", folder=tmp_path_factory.mktemp("models")).folder
     text = (folder / "bundle.toml").read_text()
@@ -91,7 +91,7 @@ def claps(capsys):
 @pytest.fixture(scope="session")
 def load_once():
     """Load a bundle once for all tests: building its networks takes longer than their answers."""
-    from napari_claps.models import bundle
+    from napari_claps.models.bundles import bundle
 
     return functools.cache(bundle.load_bundle)
 
@@ -99,7 +99,7 @@ def load_once():
 @pytest.fixture
 def small_views(monkeypatch):
     """Look at images in their own scale: the small ones of the tests are not made large for the networks."""
-    from napari_claps import pipeline
+    from napari_claps.inference import pipeline
 
     monkeypatch.setattr(pipeline, "FIELD_SIDE", 96)
     monkeypatch.setattr(pipeline, "working_side", lambda modality, kind, shape: max(shape))
@@ -108,7 +108,7 @@ def small_views(monkeypatch):
 @pytest.fixture
 def segment(claps, tiny_bundle, tmp_path, load_once, monkeypatch, small_views):
     """Run ``claps segment`` with the tiny bundle into ``tmp_path/out``."""
-    from napari_claps.models import bundle
+    from napari_claps.models.bundles import bundle
 
     monkeypatch.setattr(bundle, "load_bundle", load_once)
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from napari_claps.models.manifest import Pair
+from napari_claps.models.bundles.manifest import Pair
 from napari_claps.settings import Settings
 from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
-from napari_claps.vocabulary import make_prompt
+from napari_claps.words.vocabulary import make_prompt
 
 CALIBRATED = {"n_inner": 12, "n_outer": 10, "inner": {"0.8": 0.6, "0.9": 0.9}, "outer": {"0.8": 0.1, "0.9": 0.02}}
 """A pair with inner and outer masks."""

@@ -10,8 +10,8 @@ pytest.importorskip("pytestqt")
 
 from napari.utils.notifications import notification_manager
 
-from napari_claps._layers import KEY
-from napari_claps._widgets._run import State
+from napari_claps.plugin.layers import KEY
+from napari_claps.plugin.widgets.run import State
 
 VOLUME = np.random.default_rng(0).integers(0, 255, (12, 40, 60), dtype=np.uint8)
 FUNDUS = np.random.default_rng(1).integers(0, 255, (64, 80, 3), dtype=np.uint8)

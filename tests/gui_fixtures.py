@@ -14,8 +14,9 @@ pytest.importorskip("pytestqt")
 
 from napari.utils.notifications import notification_manager
 
-from napari_claps._engine import Engine
-from napari_claps._widgets import SegmentWidget, _bundle_combo
+from napari_claps.plugin.engine import Engine
+from napari_claps.plugin.widgets import SegmentWidget
+from napari_claps.plugin.widgets import bundle_combo as bundle_combo_module
 from tests.fake_pipeline import MANIFEST, FakePipeline
 from tests.gui_checks import VOLUME
 
@@ -24,7 +25,7 @@ from tests.gui_checks import VOLUME
 def pipeline(monkeypatch):
     """The pipeline that every engine uses."""
     fake = FakePipeline()
-    monkeypatch.setattr(_bundle_combo, "available_bundles", lambda: [MANIFEST])
+    monkeypatch.setattr(bundle_combo_module, "available_bundles", lambda: [MANIFEST])
     monkeypatch.setattr(Engine, "_pipeline", lambda self, settings: fake.with_settings(settings))
     notification_manager.records.clear()
     return fake

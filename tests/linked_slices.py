@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from napari_claps.linking import SliceLinker
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, SliceResult
-from napari_claps.volume import link_slices, number_objects
+from napari_claps.volumes.linking import SliceLinker
+from napari_claps.volumes.numbering import link_slices, number_objects
 
 SPACING = (0.12, 0.004, 0.011)
 FLUID = "intraretinal_fluid"

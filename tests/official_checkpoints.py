@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from napari_claps.models.detector_import import GroundingDINO, Joiner, PositionEmbeddingSineHW, SwinTransformer
-from napari_claps.models.detector_text import ready_text_encoder
+from napari_claps.models.networks.detector_import import GroundingDINO, Joiner, PositionEmbeddingSineHW, SwinTransformer
+from napari_claps.models.networks.detector_text import ready_text_encoder
 from tests.tiny_bundle import write_text_folder
 
 CLIP_CONFIG = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_claps.measure import Measurer
-from napari_claps.outputs import MaskWriter, coco_detections
+from napari_claps.measurement import Measurer
+from napari_claps.results import MaskWriter, coco_detections
 from napari_claps.types import Box, BoxSource, RetinalImage, SpacingSource
 from tests.vendor_fixtures import glyph
 

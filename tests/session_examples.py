@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from napari_claps.io.session import (
+from napari_claps.session import (
     BoxLayer,
     ImageLayer,
     ImageReference,

@@ -30,16 +30,17 @@ def test_package_imports_without_torch_napari_or_qt() -> None:
                 (*QT, "torch"))
 
 
-@pytest.mark.parametrize("module", ["io", "samples", "measure", "outputs", "overlay", "vocabulary", "settings",
-                                    "models.manifest", "evaluate", "cli"])
+@pytest.mark.parametrize("module", ["io", "files", "words.vocabulary", "synthetic.samples", "measurement",
+                                    "results", "results.overlay", "session", "settings", "models.bundles.manifest",
+                                    "methods", "evaluate", "cli"])
 def test_files_and_numbers_need_no_torch(module: str) -> None:
     run_blocked(f"import napari_claps.{module}", (*QT, "torch", "transformers"))
 
 
 def test_pipeline_needs_no_napari() -> None:
-    run_blocked("import napari_claps.pipeline, napari_claps.models.bundle, napari_claps.field, napari_claps.batch", QT)
+    run_blocked("import napari_claps.inference.single_scale, napari_claps.study.batch", QT)
 
 
-@pytest.mark.parametrize("module", ["_reader", "_writer", "_sample_data"])
+@pytest.mark.parametrize("module", ["reader", "writer", "sample_data"])
 def test_plugin_commands_import_without_torch(module: str) -> None:
-    run_blocked(f"import napari_claps.{module}", ("torch", "transformers"))
+    run_blocked(f"import napari_claps.plugin.{module}", ("torch", "transformers"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from napari_claps.models.clip import ClipConfig, RetinalClip
-from napari_claps.models.detector import DetectorConfig, RetinalDetector
-from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
+from napari_claps.models.networks.clip import ClipConfig, RetinalClip
+from napari_claps.models.networks.detector import DetectorConfig, RetinalDetector
+from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, TARGETS
+from napari_claps.words.vocabulary import MODALITIES, TARGETS
 from training.export import write_manifest
 
 TRUNK = "tf_efficientnet_lite0"
@@ -40,7 +40,7 @@ def write_text_folder(folder: Path) -> None:
 
 def write_tiny_bundle(folder: Path) -> Path:
     """Write the bundle and return its folder."""
-    from napari_claps.models.bundle import save_bundle_weights
+    from napari_claps.models.bundles.bundle import save_bundle_weights
 
     torch.manual_seed(0)
     text = folder.parent / "tiny_text"

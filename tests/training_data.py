@@ -66,7 +66,7 @@ def write_data(root: Path, *, count: int = 8) -> Path:
 
 def write_clip(folder: Path) -> Path:
     """Write ``final.pt`` and the text folder of an untrained CLIP model; returns the checkpoint."""
-    from napari_claps.models.clip import ClipConfig, RetinalClip
+    from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 
     torch.manual_seed(0)
     write_text_folder(folder / "text")

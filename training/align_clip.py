@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from napari_claps.field import cut, scaled_batch
-from napari_claps.models.clip import RetinalClip
+from napari_claps.inference.scales import FIELD_SIDE, MULTIPLE
+from napari_claps.inference.single_scale import cut, scaled_batch
+from napari_claps.inference.tiles import Tile
+from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.types import Modality
-from napari_claps.views import FIELD_SIDE, MULTIPLE, Tile
-from napari_claps.vocabulary import MODALITIES
+from napari_claps.words.vocabulary import MODALITIES
 from training.augment import augment_photometry
 from training.captions import caption
 from training.data import read_rgb

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
-from napari_claps.vocabulary import TARGETS
+from napari_claps.words.vocabulary import TARGETS
 from training.data import Record
 from training.sampler import CachedImage, cache_record
 from training.selection import training_records

@@ -5,11 +5,11 @@
 `pairs.json` is that of `training.choose_thresholds`, and gets for each pair
 
 * ``calibration``: from scores to the probability that the target is there
-  (`napari_claps.calibration`), with those of the four inputs that predict best
+  (`napari_claps.trust.calibration`), with those of the four inputs that predict best
   under cross-validation; and ``presence``, the probability below which the
   answer is "absent" (`absent_below`);
 * ``inner`` and ``outer``: thresholds for inner and outer masks of several
-  coverages (`napari_claps.conformal`), with ``n_inner`` and ``n_outer``.
+  coverages (`napari_claps.trust.conformal`), with ``n_inner`` and ``n_outer``.
 
 What too few images show gets none, and the bundle then refuses it. Synthetic
 B-scans do not count: what holds on them says nothing about real ones.
@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from napari_claps.calibration import INPUTS, calibrated_presence, fit_calibration, log_loss
-from napari_claps.conformal import LEVELS, controlled, inner_thresholds, outer_thresholds
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import load_bundle
-from napari_claps.models.manifest import Pair
+from napari_claps.files.atomic import atomic_path
+from napari_claps.models.bundles.bundle import load_bundle
+from napari_claps.models.bundles.manifest import Pair
+from napari_claps.trust.calibration import INPUTS, calibrated_presence, fit_calibration, log_loss
+from napari_claps.trust.conformal import LEVELS, controlled, inner_thresholds, outer_thresholds
 from napari_claps.types import Modality
 from training.choose_thresholds import presence_threshold
 from training.export import is_answered, read_pairs

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, TEMPLATES
+from napari_claps.words.vocabulary import MODALITIES, MODALITY_TEMPLATES, TARGETS, TEMPLATES
 
 Key = tuple[str, str]
 

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.prompters.m2ib import Bottleneck
-from napari_claps.prompters.medclip_options import MedClipOptions
-from napari_claps.prompters.points import PointRule, PromptKind
-from napari_claps.prompters.regions import Cut, RegionRule
+from napari_claps.methods.medclip.m2ib import Bottleneck
+from napari_claps.methods.medclip.options import MedClipOptions
+from napari_claps.methods.medclip.points import PointRule, PromptKind
+from napari_claps.methods.medclip.regions import Cut, RegionRule
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.types import Modality
-from napari_claps.vocabulary import Kind
+from napari_claps.words.vocabulary import Kind
 from training.data import Record, segmentation_records
 from training.measure_medclip import NONSENSE, boxed_targets, measure
 from training.stage import run_command

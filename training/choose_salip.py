@@ -5,7 +5,7 @@
 The grid is coarse and the images are few: this finds the order of magnitude, not the last digit. A setting is as good
 as the mean over targets of Dice where the target is, and of the share of right "absent" where it is not; both count
 the same. Where nothing beats calling every target absent, the strictest setting wins and says just that. ``val`` is
-never looked at. The winners stand in `napari_claps.prompters.salip.DEFAULTS`.
+never looked at. The winners stand in `napari_claps.methods.salip.prompter.DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from napari_claps.field import cut, scaled_batch
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.models.mask_prompts import PIXEL_STRIDE, MaskPrompts
-from napari_claps.models.segmenter import MaskPrediction, PixelMaps, RetinalSam
-from napari_claps.prompters.automatic_masks import propose_masks
-from napari_claps.prompters.salip import MAX_MASKS, SalipOptions, SalipPrompter, admitted, best_rows
-from napari_claps.tile_question import box_window
+from napari_claps.inference.scales import working_side
+from napari_claps.inference.single_scale import cut, scaled_batch
+from napari_claps.inference.tile_prediction import box_window
+from napari_claps.inference.tiles import plan_tiles
+from napari_claps.methods.salip.automatic_masks import propose_masks
+from napari_claps.methods.salip.prompter import MAX_MASKS, SalipOptions, SalipPrompter, admitted, best_rows
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
+from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.networks.segmenter import MaskPrediction, PixelMaps, RetinalSam
 from napari_claps.types import Modality
-from napari_claps.views import plan_tiles, working_side
-from napari_claps.vocabulary import TARGETS, Kind, make_prompt
+from napari_claps.words.vocabulary import TARGETS, Kind, make_prompt
 from training.data import Record, read_mask, read_rgb, segmentation_records
 from training.stage import run_command
 

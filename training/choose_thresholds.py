@@ -37,12 +37,12 @@ from typing import Any
 import numpy as np
 
 from napari_claps.errors import InputError
-from napari_claps.field import segment_field
-from napari_claps.models.bundle import Bundle, load_bundle
-from napari_claps.prompters import make_prompter
-from napari_claps.tile_question import is_boxed
+from napari_claps.inference.single_scale import segment_at_scale
+from napari_claps.inference.tile_prediction import is_boxed
+from napari_claps.methods import make_prompter
+from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.types import Modality
-from napari_claps.vocabulary import make_prompt
+from napari_claps.words.vocabulary import make_prompt
 from training.data import segmentation_records
 from training.export import MIN_CLASS, read_pairs
 from training.held_out import SYNTHETIC, Sample, held_out_samples
@@ -82,7 +82,7 @@ def measure(bundle: Bundle, samples: Iterable[Sample], *,
             plane = [sample.image.astype(np.float32) / 255]
             boxed = [boxes and is_boxed(p, bundle) for p in prompts]
             shares = (1.0, 0.0) if any(boxed) else (1.0,)
-            text, *rest = (segment_field(bundle, prompter, plane, side, prompts,
+            text, *rest = (segment_at_scale(bundle, prompter, plane, side, prompts,
                                          [replace(p, text_weight=w) for p in pairs])[0] for w in shares)
             by_box = rest[0] if rest else text
             for i, name in enumerate(names):

@@ -28,12 +28,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from napari_claps.errors import ClapsError, InputError
-from napari_claps.field import cut, scaled_batch
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.clip import ClipConfig, RetinalClip
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.scales import MULTIPLE
+from napari_claps.inference.single_scale import cut, scaled_batch
+from napari_claps.inference.tiles import Tile
+from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
-from napari_claps.views import MULTIPLE, Tile
-from napari_claps.vocabulary import MODALITIES
+from napari_claps.words.vocabulary import MODALITIES
 from training.captions import Key, caption
 from training.data import data_root, read_rgb
 from training.detection_metrics import auroc

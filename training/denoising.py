@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_claps.models.detections import DetectorOutput, Proposals
-from napari_claps.models.detector import RetinalDetector
-from napari_claps.models.detector_text import TextFeatures
+from napari_claps.models.networks.detections import DetectorOutput, Proposals
+from napari_claps.models.networks.detector import RetinalDetector
+from napari_claps.models.networks.detector_text import TextFeatures
 from training.detection_loss import Truth, box_losses, focal_loss
 
 NEAR, FAR = 0.5, 1.0  # largest shift of the centre in half sides, and change of the sides

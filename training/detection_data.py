@@ -12,7 +12,7 @@ from skimage.measure import label
 
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.words.vocabulary import kind_of
 from training.detection_loss import Truth
 from training.sampler import CachedImage, ViewBatch
 
@@ -52,7 +52,7 @@ class DetectionBatch:
 
 def has_boxes(target: str) -> bool:
     """Whether a box describes targets of this kind; it does not for trees and bands."""
-    return TARGETS[target].kind not in (Kind.TREE, Kind.BAND)
+    return not kind_of(target).is_whole
 
 
 def compact_images(images: Sequence[CachedImage]) -> list[CachedImage]:

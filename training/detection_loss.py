@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
 
-from napari_claps.models.detections import DetectorOutput
-from napari_claps.models.detector_transformer import ANCHOR_CELLS, cell_centres
+from napari_claps.models.networks.detections import DetectorOutput
+from napari_claps.models.networks.detector_transformer import ANCHOR_CELLS, cell_centres
 
 ALPHA, GAMMA = 0.25, 2.0
 CLASS_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0

@@ -27,15 +27,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from napari_claps.conformal import band_level
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import ImageScore, SliceBoxes, object_boxes, score_masks
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.pipeline import Pipeline
 from napari_claps.io import read
-from napari_claps.io.atomic import atomic_path
-from napari_claps.pipeline import Pipeline
 from napari_claps.settings import Settings
+from napari_claps.trust.conformal import band_level
 from napari_claps.types import ModalityGuess, RetinalImage, SliceResult
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.words.vocabulary import TARGETS, Kind
 from training.data import Record, read_mask, segmentation_records
 from training.failures import Failure
 from training.probability import PrecisionRecall, ProbabilityPipeline

@@ -62,10 +62,10 @@ def write_manifest(folder: Path, *, name: str, version: str, licence: str, notic
 def export(*, clip: Path, segmenter: Path, detector: Path, pairs: Sequence[Mapping[str, Any]], out: Path,
            name: str, version: str, training: Mapping[str, Any], mirrored: Sequence[str] = MIRRORED) -> Path:
     """Put three checkpoints together as a bundle; returns its folder."""
-    from napari_claps.models.bundle import save_bundle_weights
-    from napari_claps.models.clip import ClipConfig, RetinalClip
-    from napari_claps.models.detector import DetectorConfig, RetinalDetector
-    from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
+    from napari_claps.models.bundles.bundle import save_bundle_weights
+    from napari_claps.models.networks.clip import ClipConfig, RetinalClip
+    from napari_claps.models.networks.detector import DetectorConfig, RetinalDetector
+    from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
     from training.run import load_checkpoint
     from training.text_base import cut_positions
 

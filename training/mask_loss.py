@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.models.segmenter import MaskPrediction
+from napari_claps.models.networks.segmenter import MaskPrediction
 
 
 def mask_loss(prediction: MaskPrediction, masks: Tensor) -> dict[str, Tensor]:

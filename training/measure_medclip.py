@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from napari_claps.field import cut, scaled_batch
-from napari_claps.models.bundle import Bundle
-from napari_claps.models.clip import ImageFeatures
-from napari_claps.models.mask_prompts import PIXEL_STRIDE
-from napari_claps.prompters import ViewBox
-from napari_claps.prompters.late_layer import late_layer
-from napari_claps.prompters.m2ib import Bottleneck
-from napari_claps.prompters.medclip_options import MedClipOptions
-from napari_claps.prompters.medclip_sam import MedClipSamPrompter, upsampled, view_box
-from napari_claps.prompters.points import PointRule, PromptKind, region_points
-from napari_claps.prompters.regions import Cut, RegionRule, find_regions
-from napari_claps.prompters.sam_prompts import ask_masks
-from napari_claps.tile_question import is_boxed, mask_window
+from napari_claps.inference.scales import working_side
+from napari_claps.inference.single_scale import cut, scaled_batch
+from napari_claps.inference.tile_prediction import is_boxed, mask_window
+from napari_claps.inference.tiles import Tile, plan_tiles
+from napari_claps.methods.base import ViewBox
+from napari_claps.methods.medclip.late_layer import late_layer
+from napari_claps.methods.medclip.m2ib import Bottleneck
+from napari_claps.methods.medclip.options import MedClipOptions
+from napari_claps.methods.medclip.points import PointRule, PromptKind, region_points
+from napari_claps.methods.medclip.prompter import MedClipSamPrompter, upsampled, view_box
+from napari_claps.methods.medclip.regions import Cut, RegionRule, find_regions
+from napari_claps.methods.sam_prompts import ask_masks
+from napari_claps.models.bundles.bundle import Bundle
+from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.types import Modality, Prompt
-from napari_claps.views import Tile, plan_tiles, working_side
-from napari_claps.vocabulary import Kind, kind_of, make_prompt
+from napari_claps.words.vocabulary import Kind, kind_of, make_prompt
 from training.data import Record, read_mask, read_rgb
 
 BOTTLENECKS = {Kind.OBJECT: ((3, 1.0, 1.0), (3, 2.0, 1.0), (4, 1.0, 1.0), (4, 1.0, 0.3)),

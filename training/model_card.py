@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.manifest import BundleManifest, read_manifest
-from napari_claps.vocabulary import MODALITIES
+from napari_claps.files.atomic import atomic_path
+from napari_claps.models.bundles.manifest import BundleManifest, read_manifest
+from napari_claps.words.vocabulary import MODALITIES
 from training.stage import run_command
 
 PICTURE, FAILURES = "images/reliability.png", "images/failures.png"

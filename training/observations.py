@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from napari_claps.calibration import presence_inputs
-from napari_claps.conformal import false_curve, inner_thresholds, missed_curve, outer_thresholds
 from napari_claps.errors import InputError
-from napari_claps.field import segment_field
-from napari_claps.findings import Scores, decide
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import Bundle
-from napari_claps.models.manifest import Pair
-from napari_claps.prompters import make_prompter
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.decision import Scores, decide
+from napari_claps.inference.scales import scaled_shape
+from napari_claps.inference.single_scale import segment_at_scale
+from napari_claps.methods import make_prompter
+from napari_claps.models.bundles.bundle import Bundle
+from napari_claps.models.bundles.manifest import Pair
+from napari_claps.trust.calibration import presence_inputs
+from napari_claps.trust.conformal import false_curve, inner_thresholds, missed_curve, outer_thresholds
 from napari_claps.types import Modality
-from napari_claps.views import scaled_shape
-from napari_claps.vocabulary import make_prompt
+from napari_claps.words.vocabulary import make_prompt
 from training.held_out import Sample
 from training.tiles import targets_by_side
 
@@ -66,7 +66,7 @@ def observe(bundle: Bundle, pairs: Mapping[tuple[Modality, str], Pair], samples:
         for side, names in targets_by_side(modality, asked, shape).items():
             prompts = [make_prompt(n, modality) for n in names]
             own = [pairs[modality, n] for n in names]
-            result = segment_field(bundle, prompter, [sample.image.astype(np.float32) / 255], side, prompts, own)[0]
+            result = segment_at_scale(bundle, prompter, [sample.image.astype(np.float32) / 255], side, prompts, own)[0]
             area = float(np.prod(shape)) / float(np.prod(scaled_shape(shape, side)))
             for i, (name, prompt, pair) in enumerate(zip(names, prompts, own, strict=True)):
                 scores = Scores(result.probability[i], float(result.presence[i]), result.boxes[i] if boxes else ())

@@ -16,9 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
-from napari_claps.io.atomic import atomic_path
-from napari_claps.views import scaled_shape, working_side
-from napari_claps.vocabulary import TARGETS
+from napari_claps.files.atomic import atomic_path
+from napari_claps.inference.scales import scaled_shape, working_side
+from napari_claps.words.vocabulary import TARGETS
 from training.data import Record, data_root, read_mask, read_rgb
 from training.run import load_checkpoint, save_atomically
 

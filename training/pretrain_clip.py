@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_claps.errors import InputError
-from napari_claps.models.clip import ClipConfig, RetinalClip
+from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, MODALITY_TEMPLATES
+from napari_claps.words.vocabulary import MODALITIES, MODALITY_TEMPLATES
 from training.augment import augment_photometry
 from training.captions import Key, Labels, caption
 from training.data import read_rgb

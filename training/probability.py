@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_claps.models.bundle import Bundle
-from napari_claps.pipeline import Pipeline
+from napari_claps.inference.pipeline import Pipeline
+from napari_claps.models.bundles.bundle import Bundle
 from napari_claps.settings import Settings
 from napari_claps.types import Prompt
 

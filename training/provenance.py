@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from napari_claps.io.atomic import atomic_path
+from napari_claps.files.atomic import atomic_path
 from training.data import Record, data_root
 
 

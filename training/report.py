@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from napari_claps.evaluate import ImageScore, score_table, summarise
-from napari_claps.io.atomic import atomic_path
+from napari_claps.files.atomic import atomic_path
 from training.failures import Failure, draw_failure, draw_failure_maps
 from training.trust import BandScore, band_table, draw_reliability, reliability_table
 

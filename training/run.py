@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
-from napari_claps.io.atomic import atomic_path
+from napari_claps.files.atomic import atomic_path
 from training.parallel import Processes, number_format
 from training.provenance import git_revision, write_data_list
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from napari_claps.inference.scales import scaled_shape, working_side
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality
-from napari_claps.views import scaled_shape, working_side
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.words.vocabulary import TARGETS, Kind
 from training.augment import augment_photometry
 from training.data import Record, read_mask, read_rgb
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from napari_claps.evaluate import ImageScore, score_masks, summarise
-from napari_claps.io.atomic import atomic_path
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.files.atomic import atomic_path
+from napari_claps.words.vocabulary import TARGETS, Kind
 from training.data import Record, read_mask, read_rgb
 from training.probability import PrecisionRecall
 

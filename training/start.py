@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from napari_claps.errors import InputError
-from napari_claps.models.clip import RetinalClip
+from napari_claps.models.networks.clip import RetinalClip
 from training.text_base import load_imagenet
 
 STARTS = ("stage", "imagenet", "random", "random-text")

@@ -7,9 +7,9 @@ import random
 import torch
 from torch import Tensor
 
-from napari_claps.models.clip import RetinalClip
+from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.types import Modality
-from napari_claps.vocabulary import MODALITIES, TARGETS, TEMPLATES, class_text
+from napari_claps.words.vocabulary import MODALITIES, TARGETS, TEMPLATES, class_text
 from training.sampler import ABSURD, ViewBatch
 
 NONSENSE = (

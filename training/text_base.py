@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from napari_claps.models.clip import RetinalClip
-from napari_claps.vocabulary import MODALITIES, TARGETS
+from napari_claps.models.networks.clip import RetinalClip
+from napari_claps.words.vocabulary import MODALITIES, TARGETS
 from training.captions import LABEL_WORDS
 
 N_COMMON = 8000

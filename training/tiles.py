@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.field import cut, scaled_batch
-from napari_claps.tile_mean import TileMean, resized
+from napari_claps.inference.scales import working_side
+from napari_claps.inference.single_scale import cut, scaled_batch
+from napari_claps.inference.tile_mean import TileMean, resized
+from napari_claps.inference.tiles import Tile, plan_tiles
 from napari_claps.types import Modality
-from napari_claps.views import Tile, plan_tiles, working_side
-from napari_claps.vocabulary import TARGETS
+from napari_claps.words.vocabulary import TARGETS
 
 
 def targets_by_side(modality: Modality, targets: Iterable[str], shape: tuple[int, int]) -> dict[int, list[str]]:

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 from tqdm import tqdm
 
-from napari_claps.models.clip import STRIDES, RetinalClip
-from napari_claps.models.detections import DetectorOutput
-from napari_claps.models.detector import DetectorConfig, RetinalDetector
-from napari_claps.views import plan_tiles
-from napari_claps.vocabulary import TARGETS, TEMPLATES, class_text
+from napari_claps.inference.tiles import plan_tiles
+from napari_claps.models.networks.clip import STRIDES, RetinalClip
+from napari_claps.models.networks.detections import DetectorOutput
+from napari_claps.models.networks.detector import DetectorConfig, RetinalDetector
+from napari_claps.words.vocabulary import TARGETS, TEMPLATES, class_text
 from training.data import Record
 from training.denoising import denoising_loss, extra_queries, noised_boxes, split
 from training.detection_data import Pair, compact_images, detection_batch, has_boxes, mask_boxes

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from napari_claps.errors import InputError
-from napari_claps.models.clip import ClipConfig, RetinalClip
-from napari_claps.models.mask_prompts import MaskPrompts
-from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
-from napari_claps.vocabulary import TARGETS, Kind
+from napari_claps.models.networks.clip import ClipConfig, RetinalClip
+from napari_claps.models.networks.mask_prompts import MaskPrompts
+from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
+from napari_claps.words.vocabulary import kind_of
 from training.borrowed import lend, lent_records
 from training.mask_loss import contrast_loss, mask_loss
 from training.provenance import record_files
@@ -58,7 +58,7 @@ def spatial_prompts(batch: ViewBatch, rng: random.Random,
 
     rows, boxes, points, labels, masks = [], [], [], [], []
     for row, (_, target) in enumerate(batch.prompts):
-        if target == ABSURD or TARGETS[target].kind in (Kind.TREE, Kind.BAND) or rng.random() > share:
+        if target == ABSURD or kind_of(target).is_whole or rng.random() > share:
             continue
         objects = label((batch.masks[row] > 0.5).cpu().numpy(), connectivity=2)
         count = int(objects.max())

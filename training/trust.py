@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_claps.calibration import calibration_error, log_loss
 from napari_claps.evaluate import ImageScore
 from napari_claps.evaluate.summary import bootstrap_interval
+from napari_claps.trust.calibration import calibration_error, log_loss
 from napari_claps.types import SliceResult
 from training.data import Record
 

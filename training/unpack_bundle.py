@@ -16,11 +16,11 @@ import tomllib
 from pathlib import Path
 
 from napari_claps.errors import InputError
-from napari_claps.io.atomic import atomic_path
-from napari_claps.models.bundle import TEXT_FOLDER, WEIGHTS, load_bundle
-from napari_claps.models.clip import RetinalClip
-from napari_claps.models.detector import RetinalDetector
-from napari_claps.models.segmenter import RetinalSam
+from napari_claps.files.atomic import atomic_path
+from napari_claps.models.bundles.bundle import TEXT_FOLDER, WEIGHTS, load_bundle
+from napari_claps.models.networks.clip import RetinalClip
+from napari_claps.models.networks.detector import RetinalDetector
+from napari_claps.models.networks.segmenter import RetinalSam
 from training.run import save_atomically
 from training.stage import run_command
 

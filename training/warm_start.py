@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_claps.errors import InputError
-from napari_claps.models.segmenter import RetinalSam, SegmenterConfig
+from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from training.run import load_checkpoint
 

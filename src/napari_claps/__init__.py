@@ -20,8 +20,8 @@ _WHERE = {
     "RetinalImage": "napari_claps.types",
     "SliceResult": "napari_claps.types",
     "Settings": "napari_claps.settings",
-    "Pipeline": "napari_claps.pipeline",
-    "load_bundle": "napari_claps.models.bundle",
+    "Pipeline": "napari_claps.inference.pipeline",
+    "load_bundle": "napari_claps.models.bundles.bundle",
 }
 
 __all__ = ["__version__", *_WHERE]

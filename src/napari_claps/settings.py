@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import InputError
-from napari_claps.prompters import METHODS
+from napari_claps.methods import find_method
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
     modality : str
         ``"auto"`` or a modality id.
     method : str
-        How regions are found; one of `napari_claps.prompters.METHODS`.
+        How regions are found; one of `napari_claps.methods.METHODS`.
     bundle : str
         Name of an installed bundle, or a folder.
     models_folder : str
@@ -62,8 +62,7 @@ class Settings:
     coverage: float | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"Unknown method {self.method!r}. Known are: {', '.join(METHODS)}.")
+        find_method(self.method)
         if self.coverage is not None and not 0.5 <= self.coverage < 1:
             raise InputError(f"coverage = {self.coverage} must be at least 0.5 and below 1; 0.8 and 0.9 are usual.")
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:

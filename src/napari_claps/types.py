@@ -225,7 +225,7 @@ class SliceResult:
         unless the settings ask for it.
     inner, outer : mapping of label to ndarray
         (y, x) bool, the pixels that are sure and those that cannot be excluded at the coverage of the settings
-        (`napari_claps.conformal`); ``inner <= masks > 0 <= outer``. Empty unless a coverage is set.
+        (`napari_claps.trust.conformal`); ``inner <= masks > 0 <= outer``. Empty unless a coverage is set.
     """
 
     index: int

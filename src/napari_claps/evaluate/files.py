@@ -14,7 +14,7 @@ from PIL import Image
 
 from napari_claps.errors import InputError
 from napari_claps.io.ome import channel_names, physical_sizes
-from napari_claps.vocabulary import find_target
+from napari_claps.words.vocabulary import find_target
 
 FIELD_OF_VIEW = "fov"
 """Channel or folder that holds the field of view; it is no target."""

@@ -15,8 +15,8 @@ from napari_claps.evaluate.boxes import SliceBoxes, object_boxes
 from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_labels
 from napari_claps.evaluate.masks import score_masks
 from napari_claps.evaluate.summary import ImageScore
-from napari_claps.io.coco import read_detections
-from napari_claps.vocabulary import Kind, kind_of
+from napari_claps.results.coco import read_detections
+from napari_claps.words.vocabulary import Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def compare(folder: Path, truth_root: Path, *, name: str, dataset: str = "") -> 
                 masks[0], masks[1], field=masks[2], spacing=spacing, centreline=kind is Kind.TREE and not volume
             ),
             presence=presence.get(target, math.nan),
-            boxes=_match(found, target, masks[1]) if found and kind in (Kind.OBJECT, Kind.LESION) else (),
+            boxes=_match(found, target, masks[1]) if found and not kind.is_whole else (),
         )
 
 

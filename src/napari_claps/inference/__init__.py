@@ -1,0 +1,1 @@
+"""From an image and targets to masks, slice by slice."""

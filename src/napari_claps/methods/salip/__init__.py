@@ -1,0 +1,1 @@
+"""SaLIP: masks of everything, of which CLIP chooses."""

@@ -1,0 +1,1 @@
+"""Bundles of weights: what they hold, where they are, how they are loaded, fetched and imported."""

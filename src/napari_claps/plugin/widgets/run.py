@@ -1,0 +1,189 @@
+"""One run at a time: from Run to the last slice, or to Cancel, and to the numbers of the volume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from enum import Enum, auto
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.utils.notifications import show_info
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_claps.plugin.engine import Engine, Linked, Request, Slice
+from napari_claps.plugin.widgets.result_layers import ResultLayers
+from napari_claps.plugin.worker import Failure, Job, start_job
+from napari_claps.types import SliceResult
+from napari_claps.volumes.linking import SliceLinker
+
+REDRAW = 200
+"""Least milliseconds between two redraws of the results: painting must not slow the run."""
+
+TURN = 0.01
+"""Seconds for which planes are renumbered before the window gets its turn."""
+
+
+class State(Enum):
+    """What the Run button does."""
+
+    IDLE = auto()
+    RUNNING = auto()
+    CANCELLING = auto()
+    LINKING = auto()
+
+
+class Run(QObject):
+    """Moves the results of the engine into layers, and says how far it is.
+
+    Signals
+    -------
+    state_changed : State
+    progressed : str
+        Text for the user.
+    ended : (ResultLayers, Failure or None, bool)
+        The layers, what went wrong, and whether the run was cancelled.
+    """
+
+    state_changed = Signal(object)
+    progressed = Signal(str)
+    ended = Signal(object, object, bool)
+
+    def __init__(self, viewer: ViewerModel, engine: Engine, parent: QObject, *, threads: bool) -> None:
+        super().__init__(parent)
+        self.state = State.IDLE
+        self._viewer = viewer
+        self._engine = engine
+        self._threads = threads
+        self._job: Job | None = None
+        self._results: ResultLayers | None = None
+        self._total = 0
+        self._times: list[float] = []
+        self._linker: SliceLinker | None = None
+        self._outcome: Failure | None = None
+        self._broken: Failure | None = None
+        self._cancelled = False
+        self._planes: Iterator[None] = iter(())
+        self._redraw = QTimer(self, singleShot=True, interval=REDRAW)
+        self._redraw.timeout.connect(self._flush)
+        self._turns = QTimer(self, interval=0)
+        self._turns.timeout.connect(self._renumber)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+
+    def start(self, results: ResultLayers, request: Request) -> None:
+        """Segment what is requested into `results`."""
+        self._results = results
+        self._linker = request.linker()
+        self._cancelled = False
+        self._broken = None
+        self._total = request.n_slices
+        self._times = [time.monotonic()]
+        self._set_state(State.RUNNING)
+        self.progressed.emit("Preparing…")
+        self._job = start_job(
+            self._engine.run, request, self._linker,
+            on_result=self._receive, on_end=self._link, parent=self, threads=self._threads,
+            progress={"total": self._total, "desc": f"Segmenting {request.source.name}"},
+        )
+
+    def cancel(self) -> None:
+        """Stop after the slice in work; what is finished stays."""
+        if self.state is State.RUNNING:
+            self._cancelled = True
+            self._set_state(State.CANCELLING)
+            if self._job is not None:
+                self._job.cancel()
+
+    def summary(self) -> str:
+        """How many slices were done, and how long it took."""
+        what = f"{len(self._times) - 1} of {self._total} slices in " if self._total > 1 else ""
+        return what + _duration(self._times[-1] - self._times[0])
+
+    def _receive(self, found: Slice) -> None:
+        results, result = self._results, found.result
+        if results is None or self._broken is not None or not results.is_wanted():
+            return  # the layers went while this slice was under way
+        try:
+            results.add(result, found.violations)
+        except Exception as error:  # no room for the layers, or somebody gave one another size
+            self._broken = Failure(error)
+            self.cancel()
+            return
+        self._times.append(time.monotonic())
+        self.progressed.emit(self._progress(result))
+        if not self._redraw.isActive():
+            self._redraw.start()
+
+    def _flush(self) -> None:
+        if self._results is not None and self._results.is_wanted():
+            start = time.monotonic()
+            self._results.flush()
+            # With thousands of boxes it takes its time; most of the window's time is still the user's.
+            self._redraw.setInterval(max(REDRAW, round(4000 * (time.monotonic() - start))))
+
+    def _progress(self, result: SliceResult) -> str:
+        done = len(self._times) - 1
+        text = f"Slice {result.index}: {done} of {self._total} done"
+        if 2 <= done < self._total:
+            # The first slice also paid for loading the model, so it does not count.
+            per_slice = (self._times[-1] - self._times[1]) / (done - 1)
+            text += f", about {_duration(per_slice * (self._total - done))} left"
+        return text
+
+    def _link(self, outcome: Failure | None) -> None:
+        """All slices are there that will come, and their objects get the numbers of the volume."""
+        self._outcome = self._broken or outcome
+        self._redraw.stop()
+        self._flush()
+        linker, results = self._linker, self._results
+        if (linker is None or len(linker.slices) < 2 or results is None or self._broken is not None
+                or not results.is_wanted()):
+            self._finish()
+            return
+        self._set_state(State.LINKING)
+        self._job = start_job(self._engine.link, linker, on_result=self._on_linked, parent=self, threads=self._threads)
+
+    def _on_linked(self, linked: Linked | Failure) -> None:
+        if isinstance(linked, Failure):
+            self._outcome = self._outcome or linked
+            self._finish()
+            return
+        # The layers may have been painted on, and only this thread touches them: so the numbers are put into
+        # them here, a few planes at a time.
+        self._planes = self._results.renumber(linked)
+        if self._threads:
+            self._turns.start()
+        else:
+            self._renumber(seconds=float("inf"))
+
+    def _renumber(self, seconds: float = TURN) -> None:
+        end = time.monotonic() + seconds
+        while self._results.is_wanted() and next(self._planes, self) is not self:
+            if time.monotonic() >= end:
+                return  # until the next tick
+        self._turns.stop()
+        self._finish()
+
+    def _finish(self) -> None:
+        results = self._results
+        self._results = self._job = self._linker = None
+        self._planes = iter(())
+        self._set_state(State.IDLE)
+        self.ended.emit(results, self._outcome, self._cancelled)
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self.state_changed.emit(state)
+
+    def _on_layer_removed(self, event: Any = None) -> None:
+        results = self._results if isalive(self) else None
+        if results is not None and self.state is State.RUNNING and not results.is_wanted():
+            self.cancel()
+            gone = "its results were" if results.image in self._viewer.layers else f"{results.image.name!r} was"
+            show_info(f"The run stops, because {gone} removed.")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

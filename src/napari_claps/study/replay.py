@@ -1,0 +1,160 @@
+"""Do again what a ``provenance.json`` says, and say what is not as it was.
+
+On the same machine, with the same versions, the masks come out the same bit for bit. Other versions, another processor
+or number of threads change the last bits of sums, and with them, rarely, a pixel at the edge of a mask; another bundle
+or another input changes everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_claps.errors import BundleError, InputError
+from napari_claps.results.provenance import library_versions, machine
+from napari_claps.settings import Settings
+from napari_claps.study.jobs import Options
+
+if TYPE_CHECKING:
+    from napari_claps.models.bundles.manifest import BundleManifest
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """A run that is to be repeated.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    facts : mapping
+        Its content.
+    options : Options
+        What was asked for then.
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+    options: Options
+
+    def with_changes(self, *, bundle: str | None = None, device: str | None = None, overwrite: bool = False,
+                     check_prompts: bool = False) -> Replay:
+        """Return a copy that looks for the bundle elsewhere, uses another device, or does more."""
+        given = {name: value for name, value in (("bundle", bundle), ("device", device)) if value is not None}
+        options = dataclasses.replace(self.options, settings=self.options.settings.updated(given), overwrite=overwrite,
+                                      check_prompts=self.options.check_prompts or check_prompts)
+        return dataclasses.replace(self, options=options)
+
+    def read_manifest(self) -> BundleManifest:
+        """Read the bundle.
+
+        Raises
+        ------
+        BundleError
+            If it is not there: without it there is nothing to repeat.
+        """
+        from napari_claps.models.bundles.manifest import read_manifest
+
+        try:
+            return read_manifest(self.options.settings.bundle, self.options.settings.models_folder)
+        except BundleError as error:
+            then = self.facts["bundle"]
+            raise BundleError(f"{self.path}: was made with the bundle {then['name']} {then['version']} (sha256 "
+                              f"{then['sha256'][:12]}...). {error} Give its folder with --bundle.") from error
+
+    def differences(self, manifest: BundleManifest, device: str) -> list[str]:
+        """What is not as it was, one phrase each; empty when the masks must come out the same.
+
+        Parameters
+        ----------
+        manifest : BundleManifest
+            Of the bundle that will be used.
+        device : str
+            That will be used.
+        """
+        found = []
+        then, now = self.facts["bundle"], {"version": manifest.version, "sha256": manifest.sha256}
+        if then["sha256"] != now["sha256"]:
+            found.append(f"the bundle was {then['name']} {then['version']} (sha256 {then['sha256'][:12]}...), is "
+                         f"{manifest.name} {manifest.version} (sha256 {manifest.sha256[:12]}...): expect other masks")
+        if self.facts.get("device") != device:
+            found.append(f"the device was {self.facts.get('device', 'not written down')}, is {device}")
+        found += _changed(self.facts.get("versions") or {}, library_versions())
+        found += _changed(self.facts.get("machine") or {}, machine())
+        return found
+
+    def input_difference(self, source: Path, sha256: str) -> str | None:
+        """Say it when this is not the image of then."""
+        then = self.facts["input"]
+        if sha256 == then["sha256"]:
+            return None
+        return (f"{source} is not the image of then ({then['name']}, sha256 {then['sha256'][:12]}..., here "
+                f"{sha256[:12]}...)")
+
+    def decision_differences(self, facts: Mapping[str, Any]) -> list[str]:
+        """What came out otherwise before any mask was made: the modality, or the settings of the method.
+
+        Parameters
+        ----------
+        facts : mapping
+            Provenance of the new result.
+        """
+        then, now = ({"modality": f["modality"]["id"], "settings of the method": f.get("method_settings") or {}}
+                     for f in (self.facts, facts))
+        return _changed(then, now)
+
+    def mask_differences(self, facts: Mapping[str, Any]) -> list[str] | None:
+        """Labels whose masks are not the same bit for bit; None when the file of then is silent about it.
+
+        Parameters
+        ----------
+        facts : mapping
+            Provenance of the new result.
+        """
+        then, now = self.facts.get("masks_sha256"), facts.get("masks_sha256")
+        if not then or not now:
+            return None
+        return [label for label in {**then, **now} if then.get(label) != now.get(label)]
+
+
+def read_replay(path: str | Path) -> Replay:
+    """Read a ``provenance.json``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is not one of this program.
+    """
+    path = Path(path)
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid JSON ({error}). Give the provenance.json of a result.") from error
+    try:
+        if not facts["program"].startswith("napari-claps"):
+            raise KeyError("program")
+        asked, bundle = facts["request"], facts["bundle"]
+        _ = facts["input"]["sha256"], facts["input"]["name"], bundle["version"], bundle["sha256"]
+        known = {field.name for field in dataclasses.fields(Settings)}
+        values = {name: value for name, value in asked.items() if name in known}
+        values |= {"bundle": bundle["name"], "device": facts["device"].split(":")[0]}
+        values |= {"batch_size": facts["batch_size"]} if "batch_size" in facts else {}
+        region = asked.get("region")
+        targets = () if asked["targets"] == "all" else tuple(asked["targets"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is no provenance.json of napari-claps, or a damaged one ({error} is missing or "
+                         "wrong).") from error
+    options = Options(targets, Settings().updated(values, where=str(path)), asked.get("slices"),
+                      region=None if region is None else tuple(region), check_prompts=bool(asked.get("check_prompts")))
+    return Replay(path, facts, options)
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [f"{name} was {then.get(name) or 'not there'}, is {now.get(name) or 'not there'}"
+            for name in {**then, **now} if then.get(name) != now.get(name)]

@@ -1,0 +1,1 @@
+"""The words of the field: closed vocabularies, readable text, names and colours."""
