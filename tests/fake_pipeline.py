@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,14 +30,21 @@ PAIRS = tuple(
     )
 )  # fmt: skip
 
+def _pair(modality, target):
+    return next((pair for pair in PAIRS if (pair.modality, pair.target) == (modality, target)), None)
+
+
 MANIFEST = SimpleNamespace(
     name="fake", version="1", folder=Path("fake"), notice="for tests", licence="none", sha256="0" * 64, pairs=PAIRS,
-    modalities=[Modality.OCT, Modality.CFP], training={}, mirrored=(),
+    modalities=[Modality.OCT, Modality.CFP], training={}, mirrored=(), pair=_pair,
+    targets=lambda modality: [pair.target for pair in PAIRS if pair.modality == modality],
 )
 
 
 class FakePipeline:
     """Finds one object per target in every slice, at a place that depends on slice and target."""
+
+    bundle = SimpleNamespace(manifest=MANIFEST, device="cpu")
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -52,10 +60,18 @@ class FakePipeline:
         self.find: Callable[..., SliceResult] = result_of
         self.threads: set[str] = set()
 
-    def with_settings(self, settings: Settings) -> FakePipeline:
+    def with_settings(self, settings: Settings | None = None, **values) -> FakePipeline:
         """Itself, as if made with these settings."""
-        self.settings = settings
+        self.settings = settings or replace(self.settings, **values)
         return self
+
+    def method_settings(self, modality) -> dict:
+        """It has none."""
+        return {}
+
+    def prompts(self, targets, modality):
+        """Of known targets and free texts."""
+        return tuple(make_prompt(target, modality) for target in targets)
 
     def detect_modality(self, image: RetinalImage) -> ModalityGuess:
         """A volume is OCT, a plane a fundus photograph."""
@@ -67,7 +83,7 @@ class FakePipeline:
         """Yield a result per slice."""
         guess = modality or self.detect_modality(image)
         self.image, self.modality, self.region = image, guess, region
-        prompts = tuple(make_prompt(target, guess.modality) for target in targets)
+        prompts = self.prompts(targets, guess.modality)
         for index in slices if slices is not None else range(image.n_slices):
             self.threads.add(threading.current_thread().name)
             self.before_slice(index)

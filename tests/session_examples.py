@@ -101,7 +101,7 @@ def a_volume() -> RetinalImage:
     return RetinalImage(
         np.asfortranarray(rng.normal(size=(3, 20, 30)).astype(np.float32)), modality=Modality.OCT,
         spacing=(0.12, 0.0039, 0.0113), spacing_source=SpacingSource.FILE, laterality="R", source="eye é.vol",
-        metadata={"scan": "raster", "plane_spacing": (0.0039, 0.0113)}, localizer=slo,
+        metadata={"scan": "raster"}, plane_spacing=(0.0039, 0.0113), localizer=slo,
         scan_lines=rng.normal(size=(3, 2, 2)), layers={"ILM": lines}, device="Acme Eye 1",
     )  # fmt: skip
 

@@ -21,6 +21,10 @@ _WHERE = {
     "SliceResult": "napari_claps.types",
     "Settings": "napari_claps.settings",
     "Pipeline": "napari_claps.inference.pipeline",
+    "Request": "napari_claps.study.request",
+    "Study": "napari_claps.study.study",
+    "segment": "napari_claps.study.segment",
+    "measure": "napari_claps.measurement",
     "load_bundle": "napari_claps.models.bundles.bundle",
 }
 

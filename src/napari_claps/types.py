@@ -65,12 +65,15 @@ class RetinalImage:
         Known modality; ``None`` means it is to be detected.
     spacing : tuple of float or None
         Millimetres per spatial axis of `data`, or ``None`` when unknown.
+    plane_spacing : tuple of float or None
+        Millimetres per pixel along y and x within a slice. Taken from `spacing` where that is known; a volume whose
+        slice distance nobody said may know it all the same.
     spacing_source : SpacingSource
     laterality : {"R", "L"} or None
     source : str
         Path or name, for messages and outputs.
     metadata : mapping
-        Further allowed facts (scan pattern, plane spacing); never patient identifiers.
+        Further allowed facts (scan pattern); never patient identifiers.
     localizer : RetinalImage or None
         En-face image that was taken with an OCT scan.
     scan_lines : ndarray or None
@@ -91,6 +94,7 @@ class RetinalImage:
     rgb: bool = False
     modality: Modality | None = None
     spacing: tuple[float, ...] | None = None
+    plane_spacing: tuple[float, float] | None = None
     spacing_source: SpacingSource = SpacingSource.NONE
     laterality: str | None = None
     source: str = "image"
@@ -112,7 +116,9 @@ class RetinalImage:
                 f"{self.source}: {self.plane_shape[1]} x {self.plane_shape[0]} pixels are too few; "
                 "an image needs at least 8 x 8 pixels."
             )
-        for spacing, axes in ((self.spacing, spatial), (self.metadata.get("plane_spacing"), 2)):
+        if self.spacing is not None:
+            object.__setattr__(self, "plane_spacing", tuple(self.spacing[-2:]))
+        for spacing, axes in ((self.spacing, spatial), (self.plane_spacing, 2)):
             if spacing is not None and (len(spacing) != axes or not all(np.isfinite(s) and s > 0 for s in spacing)):
                 raise InputError(
                     f"{self.source}: spacing {spacing} must be {axes} positive numbers in mm "
@@ -134,17 +140,6 @@ class RetinalImage:
         """Height and width of a slice in pixels."""
         first = int(self.is_volume)
         return self.data.shape[first], self.data.shape[first + 1]
-
-    @property
-    def plane_spacing(self) -> tuple[float, float] | None:
-        """Millimetres per pixel along y and x, or None.
-
-        A volume whose slice distance is unknown has no `spacing`, but its
-        reader may know the spacing within a slice (``metadata["plane_spacing"]``).
-        """
-        if self.spacing is None:
-            return self.metadata.get("plane_spacing")
-        return self.spacing[-2], self.spacing[-1]
 
     def plane(self, index: int) -> np.ndarray:
         """Slice `index` as (y, x) or (y, x, 3), in the dtype of the file."""

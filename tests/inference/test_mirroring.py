@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.tiles import fuse_tiles
 from napari_claps.errors import BundleError, InputError
 from napari_claps.inference import mirroring as mirroring_module
 from napari_claps.inference import single_scale
@@ -16,13 +17,13 @@ from napari_claps.inference.mirroring import looks
 from napari_claps.inference.pipeline import Pipeline
 from napari_claps.inference.single_scale import ScaleResult, segment_at_scale
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.models.bundles.manifest import Pair, read_manifest
 from napari_claps.settings import Settings
 from napari_claps.trust.prompt_check import check_prompts
 from napari_claps.types import Modality, RetinalImage
 from napari_claps.words.vocabulary import make_prompt
-from training.tiles import fuse_tiles
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,9 @@ def fundus(shape: tuple[int, int]) -> np.ndarray:
 
 def asked(bundle: Bundle, plane: np.ndarray, *targets: str, **options: bool) -> ScaleResult:
     """What is said of a plane at its own size, in tiles if it is large."""
-    prompts = [make_prompt(t, Modality.CFP) for t in targets]
-    pairs = [bundle.manifest.pair(Modality.CFP, t) for t in targets]
+    queries = [Query(make_prompt(t, Modality.CFP), bundle.manifest.pair(Modality.CFP, t)) for t in targets]
     prompter = make_prompter("claps", bundle)
-    return segment_at_scale(bundle, prompter, [plane], max(plane.shape), prompts, pairs, **options)[0]
+    return segment_at_scale(bundle, prompter, [plane], max(plane.shape), queries, **options)[0]
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (61, 95)])

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.tiles import fuse_tiles
 from napari_claps.inference.stage_clock import StageClock
 from napari_claps.inference.tile_mean import resized
 from napari_claps.inference.tiles import plan_tiles
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
-from training.tiles import fuse_tiles
 
 
 def test_a_gpu_is_waited_for_before_a_stage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +63,12 @@ def test_a_target_has_the_same_boxes_whatever_is_asked_with_it(tiny_bundle: Path
     prompter = make_prompter("claps", bundle)
     views = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     names = ("drusen", "intraretinal_fluid", "subretinal_fluid")
-    prompts = {name: make_prompt(name, Modality.OCT) for name in names}
+    queries = {name: Query(make_prompt(name, Modality.OCT), Pair(Modality.OCT, name, box_threshold=0.0))
+               for name in names}
 
     def boxes(*asked: str) -> dict[str, list[tuple[object, float]]]:
         with torch.inference_mode():
-            (found,) = prompter.find(bundle.encode(views), [prompts[a] for a in asked],
-                                     [Pair(Modality.OCT, a, box_threshold=0.0) for a in asked], (64, 96))
+            (found,) = prompter.find(bundle.encode(views), [queries[a] for a in asked], (64, 96))
         return {a: [(b.corners, b.score) for b in found if asked[b.prompt] == a] for a in asked}
 
     alone, together = boxes("drusen"), boxes("intraretinal_fluid", "drusen", "subretinal_fluid")

@@ -40,7 +40,7 @@ def test_distance_from_the_frame_locations(tmp_path):
     assert read(tmp_path / "a.dcm").spacing == pytest.approx((32 * 0.0113 / 10, 0.0039, 0.0113))
     write_dicom(tmp_path / "b.dcm", volume(4, 40, 32), step=None)
     image = read(tmp_path / "b.dcm")
-    assert image.spacing is None and image.metadata["plane_spacing"] == pytest.approx((0.0039, 0.0113))
+    assert image.spacing is None and image.plane_spacing == pytest.approx((0.0039, 0.0113))
 
 
 @pytest.mark.parametrize("sop_class, modality", [(OP_8_BIT, None), (WIDE_FIELD, Modality.UWF), (SECONDARY, None)])

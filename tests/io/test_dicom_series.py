@@ -35,7 +35,7 @@ def test_in_the_order_of_the_instance_numbers(tmp_path):
     data = write_series(tmp_path / "Ordner mit Ü")
     image = read(tmp_path / "Ordner mit Ü")
     np.testing.assert_array_equal(image.data, data)
-    assert image.spacing is None and image.metadata["plane_spacing"] == pytest.approx((0.0039, 0.0113))
+    assert image.spacing is None and image.plane_spacing == pytest.approx((0.0039, 0.0113))
     assert image.modality is Modality.OCT and PATIENT not in f"{image!r}"
 
 

@@ -45,7 +45,7 @@ def test_ome_without_z_size_has_only_a_plane_spacing(tmp_path):
     tifffile.imwrite(tmp_path / "a.ome.tif", volume(3, 40, 30), metadata=meta)
     image = read(tmp_path / "a.ome.tif")
     assert image.spacing is None
-    assert image.metadata["plane_spacing"] == pytest.approx((0.004, 0.011))
+    assert image.plane_spacing == pytest.approx((0.004, 0.011))
 
 
 def test_ome_pixels_are_no_length(tmp_path):

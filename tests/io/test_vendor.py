@@ -35,7 +35,7 @@ def test_topcon(tmp_path, write, name):
 def test_topcon_radial_has_no_distance(tmp_path):
     write_fds(tmp_path / "a.fds", mode=3)
     image = read(tmp_path / "a.fds")
-    assert image.spacing is None and image.metadata["plane_spacing"] == pytest.approx((0.0035, 0.012))
+    assert image.spacing is None and image.plane_spacing == pytest.approx((0.0035, 0.012))
 
 
 @needs_library
@@ -95,7 +95,7 @@ def whole_image(path: Path) -> RetinalImage:
     localizer = RetinalImage(np.ones((20, 30), np.uint8), modality=Modality.SLO, laterality="R")
     return RetinalImage(
         volume(2, 20, 30), modality=Modality.OCT, spacing=(0.1, 0.2, 0.3), spacing_source=SpacingSource.FILE,
-        laterality="R", source=str(path), metadata={"scan_pattern": "raster", "plane_spacing": (0.2, 0.3)},
+        laterality="R", source=str(path), metadata={"scan_pattern": "raster"}, plane_spacing=(0.2, 0.3),
         localizer=localizer, scan_lines=np.zeros((2, 2, 2)), layers={"ILM": np.ones((2, 30))}, device="D",
     )  # fmt: skip
 

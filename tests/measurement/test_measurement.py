@@ -42,7 +42,7 @@ def value(table, measure_name, unit, index=None, structure="drusen"):
 def test_every_number_in_mm_says_where_its_scale_is_from():
     masks = np.zeros((4, 20, 30), int)
     masks[1, 5:9, 10:20] = 1
-    image = RetinalImage(np.zeros((4, 20, 30), np.uint8), metadata={"plane_spacing": SPACING[1:]})
+    image = RetinalImage(np.zeros((4, 20, 30), np.uint8), plane_spacing=SPACING[1:])
     table = measure(results_of(masks), image)
     assert value(table, "area", "mm2", 1) == pytest.approx(40 * 0.004 * 0.011)
     assert set(table["scale_source"]) == {"file"} and not {"mm3", "nL"} & set(table["unit"])

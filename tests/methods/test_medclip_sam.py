@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from napari_claps.errors import BundleError, InputError
 from napari_claps.inference.medclip_ensemble import run_ensemble
 from napari_claps.inference.pipeline import Pipeline
+from napari_claps.methods.base import Query
 from napari_claps.methods.medclip.late_layer import late_layer
 from napari_claps.methods.medclip.m2ib import Bottleneck, divergence, information_map
 from napari_claps.methods.medclip.options import MedClipOptions, default_options, make_options
@@ -44,7 +45,7 @@ def encoded(bundle: Bundle, count: int = 1):
 
 def quick(bundle: Bundle, seed: int = 0, **changes) -> MedClipSamPrompter:
     options = dataclasses.replace(QUICK, **changes)
-    return MedClipSamPrompter(bundle, Settings(seed=seed), dict.fromkeys(Modality, options))
+    return MedClipSamPrompter(bundle, dict.fromkeys(Modality, options), seed=seed)
 
 
 # The bottleneck
@@ -197,26 +198,27 @@ def test_a_tower_of_an_unknown_kind_is_refused() -> None:
 
 PROMPTS = [make_prompt("optic_disc", Modality.CFP), make_prompt("green moving spots", Modality.CFP)]
 PAIRS = [Pair(Modality.CFP, "optic_disc", box_threshold=0.99), Pair(Modality.CFP, "green moving spots")]
+QUERIES = [Query(prompt, pair) for prompt, pair in zip(PROMPTS, PAIRS, strict=True)]
 
 
 def test_boxes_with_scores(bundle: Bundle) -> None:
     features = encoded(bundle, 2)
-    found = quick(bundle).find(features, PROMPTS, PAIRS, (64, 96))
+    found = quick(bundle).find(features, QUERIES, (64, 96))
     assert len(found) == 2 and any(found)
     for boxes in found:
         assert [b.score for b in boxes] == sorted((b.score for b in boxes), reverse=True)
         for box in boxes:
             x0, y0, x1, y1 = box.corners
             assert 0 <= x0 < x1 <= 96 and 0 <= y0 < y1 <= 64 and 0 <= box.score <= 1 and box.prompt in (0, 1)
-    assert quick(bundle).find(features, PROMPTS, PAIRS, (64, 96)) == found
+    assert quick(bundle).find(features, QUERIES, (64, 96)) == found
     alone = dataclasses.replace(features, views=features.views[1:], levels=tuple(f[1:] for f in features.levels))
-    assert quick(bundle).find(alone, PROMPTS, PAIRS, (64, 96))[0] == found[1]
+    assert quick(bundle).find(alone, QUERIES, (64, 96))[0] == found[1]
 
 
 def test_a_threshold_on_the_score_makes_absent(bundle: Bundle) -> None:
     features = encoded(bundle)
-    assert quick(bundle).find(features, PROMPTS, PAIRS, (64, 96))[0]
-    assert quick(bundle, score=1.01).find(features, PROMPTS, PAIRS, (64, 96)) == [[]]
+    assert quick(bundle).find(features, QUERIES, (64, 96))[0]
+    assert quick(bundle, score=1.01).find(features, QUERIES, (64, 96)) == [[]]
 
 
 def test_values_that_are_no_numbers_are_an_error_not_an_absence(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
@@ -224,10 +226,10 @@ def test_values_that_are_no_numbers_are_an_error_not_an_absence(bundle: Bundle, 
     features = encoded(bundle)
     broken = dataclasses.replace(features, levels=tuple(torch.full_like(f, float("nan")) for f in features.levels))
     with pytest.raises(BundleError, match=r"bundle tiny gave values that are no numbers \(NaN"):
-        quick(bundle).find(broken, PROMPTS, PAIRS, (64, 96))
+        quick(bundle).find(broken, QUERIES, (64, 96))
     monkeypatch.setattr(bundle.clip, "encode_text", lambda texts: torch.full((len(texts), 16), float("nan")))
     with pytest.raises(BundleError, match="no numbers"):
-        quick(bundle).find(features, [make_prompt("never asked before", Modality.CFP)], PAIRS[1:], (64, 96))
+        quick(bundle).find(features, [Query(make_prompt("never asked before", Modality.CFP), PAIRS[1])], (64, 96))
 
 
 def test_lesions_may_have_settings_of_their_own(bundle: Bundle) -> None:
@@ -237,7 +239,8 @@ def test_lesions_may_have_settings_of_their_own(bundle: Bundle) -> None:
     assert (options.lesion.bottleneck.layer, options.lesion.regions.components, options.lesion.score) == (4, 9, 0.2)
     assert QUICK.of(lesion) is QUICK
     prompter = quick(bundle, lesion=dataclasses.replace(QUICK, score=1.01))
-    found = prompter.find(encoded(bundle), [disc, lesion], [PAIRS[0], Pair(Modality.CFP, "microaneurysm")], (64, 96))
+    found = prompter.find(encoded(bundle), [Query(disc, PAIRS[0]), Query(lesion, Pair(Modality.CFP, "microaneurysm"))],
+                          (64, 96))
     assert {b.prompt for b in found[0]} == {0}
 
 

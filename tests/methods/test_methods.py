@@ -50,7 +50,7 @@ class FixedPrompter:
     def __init__(self, *boxes: ViewBox) -> None:
         self.boxes = list(boxes)
 
-    def find(self, features, prompts, pairs, view_size) -> list[list[ViewBox]]:
+    def find(self, features, queries, view_size) -> list[list[ViewBox]]:
         return [self.boxes for _ in features.views]
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from napari_claps.errors import BundleError
+from napari_claps.methods.base import Query
 from napari_claps.methods.salip import prompter as salip
 from napari_claps.methods.salip.automatic_masks import (
     PARTS_PER_MASK,
@@ -160,13 +161,13 @@ def test_a_cut_out_is_the_object_alone() -> None:
 
 def test_scores_are_probabilities_among_targets(bundle: Bundle, features: ImageFeatures) -> None:
     modality = Modality.OCT
-    prompts = [make_prompt(t, modality) for t in bundle.manifest.targets(modality)]
-    pairs = [bundle.manifest.pair(modality, p.target) for p in prompts]
+    queries = [Query(make_prompt(t, modality), bundle.manifest.pair(modality, t))
+               for t in bundle.manifest.targets(modality)]
     masks = [AutomaticMask(np.ones((8, 8), bool), (4, 4, 12, 12), 0.02, 1.0, 1.0)] * 3
-    scores = SalipPrompter(bundle).score(features.image[0], masks, prompts, pairs)
-    assert scores.shape == (3, len(prompts))
+    scores = SalipPrompter(bundle).score(features.image[0], masks, queries)
+    assert scores.shape == (3, len(queries))
     assert (scores.sum(1) < 1).all() and (scores > 0).all()  # the rest is "nothing in particular"
-    assert SalipPrompter(bundle).score(features.image[0], [], prompts, pairs).shape == (0, len(prompts))
+    assert SalipPrompter(bundle).score(features.image[0], [], queries).shape == (0, len(queries))
 
 
 def test_the_proposals_serve_all_targets_and_the_maps_are_made_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
@@ -193,8 +194,8 @@ def test_the_proposals_serve_all_targets_and_the_maps_are_made_once(bundle: Bund
 
 def find(bundle: Bundle, features: ImageFeatures, options: SalipOptions) -> list[list]:
     prompts = [make_prompt(t, Modality.OCT) for t in ("drusen", "intraretinal_fluid", "a dark cyst")]
-    pairs = [bundle.manifest.pair(Modality.OCT, p.target) or Pair(Modality.OCT, p.label) for p in prompts]
-    return SalipPrompter(bundle, {Modality.OCT: options}).find(features, prompts, pairs, (64, 96))
+    queries = [Query(p, bundle.manifest.pair(Modality.OCT, p.target) or Pair(Modality.OCT, p.label)) for p in prompts]
+    return SalipPrompter(bundle, {Modality.OCT: options}).find(features, queries, (64, 96))
 
 
 def test_boxes_of_every_view_best_first(bundle: Bundle, features: ImageFeatures) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_claps.inference.pipeline import Pipeline
-from napari_claps.methods.base import ViewBox, ViewPoint
+from napari_claps.methods.base import Query, ViewBox, ViewPoint
 from napari_claps.methods.medclip.m2ib import Bottleneck
 from napari_claps.methods.medclip.options import MedClipOptions, make_options
 from napari_claps.methods.medclip.points import PointRule, PromptKind, region_points
@@ -117,7 +117,7 @@ def test_the_options_file_names_the_prompts() -> None:
 
 def prompter(bundle: Bundle, rule: PointRule) -> MedClipSamPrompter:
     options = MedClipOptions(Bottleneck(steps=2, draws=2), RegionRule(min_share=0.0, max_share=1.0), rule, templates=1)
-    return MedClipSamPrompter(bundle, Settings(), dict.fromkeys(Modality, options))
+    return MedClipSamPrompter(bundle, dict.fromkeys(Modality, options))
 
 
 @torch.inference_mode()
@@ -127,9 +127,9 @@ def features_of(bundle: Bundle, count: int = 1):
 
 @pytest.mark.parametrize("kind", PromptKind)
 def test_the_prompter_gives_points_in_pixels_of_the_view(bundle: Bundle, kind: PromptKind) -> None:
-    prompts, pairs = [make_prompt("optic_disc", Modality.CFP)], [Pair(Modality.CFP, "optic_disc")]
+    queries = [Query(make_prompt("optic_disc", Modality.CFP), Pair(Modality.CFP, "optic_disc"))]
     rule = PointRule(kind, 2, 2)
-    (found,) = prompter(bundle, rule).find(features_of(bundle), prompts, pairs, (64, 96))
+    (found,) = prompter(bundle, rule).find(features_of(bundle), queries, (64, 96))
     assert found
     for box in found:
         x0, y0, x1, y1 = box.corners
@@ -139,7 +139,7 @@ def test_the_prompter_gives_points_in_pixels_of_the_view(bundle: Bundle, kind: P
             assert 0 < point.x < 96 and 0 < point.y < 64
             assert point.x % MAP_STRIDE == point.y % MAP_STRIDE == MAP_STRIDE / 2
             assert not point.inside or (x0 < point.x < x1 and y0 < point.y < y1)
-    boxes = prompter(bundle, PointRule()).find(features_of(bundle), prompts, pairs, (64, 96))[0]
+    boxes = prompter(bundle, PointRule()).find(features_of(bundle), queries, (64, 96))[0]
     assert [dataclasses.replace(b, points=(), points_alone=False) for b in found] == boxes
 
 

@@ -51,7 +51,7 @@ def test_a_masks_file_alone(tmp_path):
 
 def test_a_volume_without_a_distance_of_slices_keeps_the_size_of_its_pixels(tmp_path):
     masks = f_masks()
-    image = RetinalImage(np.zeros((4, 40, 33), np.uint8), metadata={"plane_spacing": (0.0039, 0.0113)})
+    image = RetinalImage(np.zeros((4, 40, 33), np.uint8), plane_spacing=(0.0039, 0.0113))
     writer = MaskWriter(image, list(masks))
     for index in range(4):
         writer.add(index, {name: mask[index] for name, mask in masks.items()})

@@ -18,11 +18,15 @@ from PIL import Image
 from napari_claps.errors import OutputError
 from napari_claps.files.atomic import atomic_path
 from napari_claps.io.fingerprint import sha256_of
+from napari_claps.measurement import measure
 from napari_claps.models.bundles.manifest import Pair
-from napari_claps.results import FILES, MaskWriter, ResultFiles, coco_detections, expected_files, provenance, request
+from napari_claps.results import FILES, MaskWriter, ResultFiles, coco_detections, expected_files, provenance
 from napari_claps.results import planes as planes_module
 from napari_claps.results.coco import read_detections
+from napari_claps.results.findings import Findings
+from napari_claps.results.provenance import MaskDigests
 from napari_claps.settings import Settings
+from napari_claps.study.request import Request
 from napari_claps.types import (
     Box,
     BoxSource,
@@ -162,7 +166,7 @@ class FakeManifest:
 def facts_of(image, settings=None):
     settings = settings or Settings()
     prompts = (Prompt("drusen", "drusen in an OCT B-scan", "drusen"), Prompt("dark spots", "dark spots in ..."))
-    asked = request("a" * 64, FakeManifest(), settings, ["IRF"], "0:2")
+    asked = Request(("IRF",), settings, "0:2").facts("a" * 64, FakeManifest())
     return provenance(image, asked, manifest=FakeManifest(), settings=settings, device="cpu", modality=GUESS,
                       prompts=prompts, slices=[0, 1], seconds={"read": 0.1234567})
 
@@ -172,7 +176,7 @@ def test_provenance_says_what_was_done():
     assert facts["input"]["name"] == "eye.vol"
     assert "mr_smith" not in json.dumps(facts)
     assert facts["spacing"] == {"mm": [0.12, 0.0039, 0.0117], "axes": "zyx", "source": "file"}
-    plane = facts_of(an_image(spacing=None, metadata={"plane_spacing": (0.0039, 0.0117)}))["spacing"]
+    plane = facts_of(an_image(spacing=None, plane_spacing=(0.0039, 0.0117)))["spacing"]
     assert plane == {"mm": None, "axes": "zyx", "source": "file", "plane_mm": [0.0039, 0.0117]}
     assert facts["modality"] == {"id": "oct", "decided_by": "detected", "probability": 0.9,
                                  "probabilities": {"oct": 0.9, "cfp": 0.1}}
@@ -190,7 +194,7 @@ def test_provenance_says_what_was_done():
 
 def test_request_ignores_what_changes_only_the_time():
     def asked(**values):
-        return request("a", FakeManifest(), Settings(**values), [], None)
+        return Request(settings=Settings(**values)).facts("a", FakeManifest())
 
     assert asked(device="cpu", batch_size=1) == asked(device="cuda", batch_size=8)
     assert asked(score_threshold=0.5) != asked()
@@ -201,20 +205,33 @@ def test_request_ignores_what_changes_only_the_time():
     assert asked(mirrored=False) != asked()
 
 
-def result_files(image):
+def results_of(image):
     prompts = tuple(Prompt(label, label, None) for label in LABELS)
-    files = ResultFiles(image, prompts, GUESS, range(image.n_slices), model="tiny", version="1")
     for index in range(image.n_slices):
         masks = {label: np.zeros(image.plane_shape, np.uint16) for label in LABELS}
         masks["vessel"][3:8, 4:9] = 1
         boxes = (Box(3, 4, 8, 9, "vessel", 0.9, index, 1),)
-        files.add(SliceResult(index, GUESS, prompts, masks, boxes, {label: 0.5 for label in LABELS}, {}))
-    return files
+        yield SliceResult(index, GUESS, prompts, masks, boxes, {label: 0.5 for label in LABELS}, {})
+
+
+def findings_of(image, results, facts, *, checked=True):
+    return Findings(measure(results, image, model="tiny", version="1"), (), checked, None, None, None, facts)
+
+
+def write_result(image, folder):
+    """Write a result as a study does, and return the table."""
+    prompts = tuple(Prompt(label, label, None) for label in LABELS)
+    files = ResultFiles(image, prompts, GUESS, range(image.n_slices), model="tiny", version="1")
+    for result in results_of(image):
+        files.add(result)
+    findings = findings_of(image, results_of(image), facts_of(image))
+    files.write(folder, findings)
+    return findings.measurements
 
 
 def test_all_files_agree(tmp_path):
     image = an_image(source="eye.vol")
-    table = result_files(image).write(tmp_path / "eye", facts_of(image))
+    table = write_result(image, tmp_path / "eye")
     assert sorted(p.name for p in (tmp_path / "eye").iterdir()) == sorted([*FILES, "anatomy.csv"])
     written = pd.read_csv(tmp_path / "eye" / "measurements.csv")
     assert len(written) == len(table)
@@ -246,7 +263,8 @@ def sure_results(image, settings):
 
 def test_uncertainty_inner_and_outer_masks(tmp_path):
     settings = Settings(uncertainty=True, coverage=0.9)
-    sure_results(an_image(), settings).write(tmp_path / "eye", {})
+    image = an_image()
+    sure_results(image, settings).write(tmp_path / "eye", findings_of(image, (), {}, checked=False))
     names = {p.name for p in (tmp_path / "eye").iterdir()}
     assert names == set(expected_files(settings)) == {*FILES, "uncertainty.ome.tif", "inner.ome.tif", "outer.ome.tif"}
     entropy = tifffile.imread(tmp_path / "eye" / "uncertainty.ome.tif")
@@ -266,23 +284,24 @@ def test_without_them_there_are_no_such_files():
     assert set(expected_files(Settings(), check_prompts=True)) - set(FILES) == {"prompt-check.png", "prompt-check.csv"}
 
 
-def test_fingerprint_of_masks_is_that_of_their_planes(tmp_path):
-    image = an_image()
-    result_files(image).write(tmp_path / "eye", facts_of(image))
-    masks = tifffile.imread(tmp_path / "eye" / "masks.ome.tif")
-    said = json.loads((tmp_path / "eye" / "provenance.json").read_text())["masks_sha256"]
-    assert said == {label: hashlib.sha256(masks[i].astype("<u2").tobytes()).hexdigest() for i, label in
-                    enumerate(LABELS)}
+def test_fingerprint_of_masks_is_that_of_their_planes():
+    rng = np.random.default_rng(0)
+    masks = {label: rng.integers(0, 9, (3, 20, 30)).astype(np.uint16) for label in LABELS}
+    digests = MaskDigests(LABELS)
+    for index in range(3):
+        digests.add({label: volume[index].T.copy().T for label, volume in masks.items()})  # in any order of memory
+    assert digests.sha256 == {label: hashlib.sha256(volume.astype("<u2").tobytes()).hexdigest()
+                              for label, volume in masks.items()}
 
 
 def test_a_failure_leaves_neither_a_half_folder_nor_a_damaged_old_one(tmp_path):
     image = an_image()
     target = tmp_path / "eye"
     with atomic_path(target) as partial:
-        result_files(image).write(partial, facts_of(image))
+        write_result(image, partial)
     before = {p.name: p.read_bytes() for p in target.iterdir()}
     with pytest.raises(OutputError, match="eye"), atomic_path(target) as partial:
-        result_files(image).write(partial, facts_of(image))
+        write_result(image, partial)
         raise OSError(28, "No space left on device")
     assert {p.name: p.read_bytes() for p in target.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["eye"]

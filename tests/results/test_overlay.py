@@ -122,7 +122,7 @@ def test_texts_have_only_letters_that_the_font_can_draw():
 
 def test_pixel_size_is_said_when_only_the_distance_of_slices_is_missing():
     blank = np.zeros((4, 100, 140), np.uint8)
-    known, unknown = (RetinalImage(blank, metadata=m) for m in ({"plane_spacing": (0.004, 0.011)}, {}))
+    known, unknown = (RetinalImage(blank, **known) for known in ({"plane_spacing": (0.004, 0.011)}, {}))
     pictures = [np.asarray(picture_of(image, [slice_result(0)], slices=[0])) for image in (known, unknown)]
     assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
 

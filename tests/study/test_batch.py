@@ -22,7 +22,8 @@ from napari_claps.models.bundles.manifest import Pair
 from napari_claps.results import FILES
 from napari_claps.settings import Settings
 from napari_claps.study.batch import Outcome, Status, segment_file, segment_files
-from napari_claps.study.jobs import Job, Options, folder_names, is_complete, plan
+from napari_claps.study.jobs import Job, folder_names, is_complete, plan
+from napari_claps.study.request import Request
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.words.vocabulary import make_prompt
 
@@ -121,7 +122,7 @@ def test_plan_expands_folders_drops_doubles_and_collects_errors(tmp_path):
 
 def test_segment_file_writes_the_folder(job):
     steps = []
-    outcome = segment_file(job, ThresholdPipeline(), Options(), lambda done, total: steps.append((done, total)))
+    outcome = segment_file(job, ThresholdPipeline(), Request(), lambda done, total: steps.append((done, total)))
     assert outcome.status is Status.DONE
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv", "anatomy.csv"])
@@ -134,7 +135,7 @@ def test_segment_file_writes_the_folder(job):
 
 
 def test_slices_restrict_the_run(job):
-    segment_file(job, ThresholdPipeline(), Options(slices="1:4:2"))
+    segment_file(job, ThresholdPipeline(), Request(slices="1:4:2"))
     masks = tifffile.imread(job.folder / "masks.ome.tif")
     assert masks[0].any(axis=(1, 2)).tolist() == [False, True, False, True]
     assert json.loads((job.folder / "provenance.json").read_text())["slices"] == [1, 3]
@@ -144,27 +145,27 @@ def test_slices_restrict_the_run(job):
 
 def test_same_request_is_complete_and_another_is_refused(job):
     manifest = ThresholdManifest()
-    assert not is_complete(job, Options(), manifest)
-    segment_file(job, ThresholdPipeline(), Options())
-    assert is_complete(job, Options(), manifest)
-    assert is_complete(job, Options(settings=Settings(device="cuda")), manifest)
-    assert not is_complete(job, Options(overwrite=True), manifest)
+    assert not is_complete(job, Request(), manifest)
+    segment_file(job, ThresholdPipeline(), Request())
+    assert is_complete(job, Request(), manifest)
+    assert is_complete(job, Request(settings=Settings(device="cuda")), manifest)
+    assert not is_complete(job, Request(), manifest, overwrite=True)
     with pytest.raises(OutputError, match=r"different: score_threshold, targets.*--overwrite"):
-        is_complete(job, Options(("drusen",), Settings(score_threshold=0.3)), manifest)
+        is_complete(job, Request(("drusen",), Settings(score_threshold=0.3)), manifest)
     (job.folder / "overlay.png").unlink()
     with pytest.raises(OutputError, match=r"overlay\.png is missing"):
-        is_complete(job, Options(), manifest)
+        is_complete(job, Request(), manifest)
 
 
 def test_changed_input_and_changed_bundle_are_noticed(job):
-    segment_file(job, ThresholdPipeline(), Options())
+    segment_file(job, ThresholdPipeline(), Request())
     other = ThresholdManifest()
     other.sha256 = "d" * 64
     with pytest.raises(OutputError, match="different: bundle"):
-        is_complete(job, Options(), other)
+        is_complete(job, Request(), other)
     write_volume(job.source, n=5)
     with pytest.raises(OutputError, match="different: input"):
-        is_complete(job, Options(), ThresholdManifest())
+        is_complete(job, Request(), ThresholdManifest())
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[1]", "no json", '{"program": 5, "request": {}}'])
@@ -175,13 +176,13 @@ def test_a_folder_of_the_users_is_never_replaced(job, content, overwrite):
     if content is not None:
         (job.folder / "provenance.json").write_text(content)
     with pytest.raises(OutputError, match="is no result of napari-claps"):
-        is_complete(job, Options(overwrite=overwrite), ThresholdManifest())
+        is_complete(job, Request(), ThresholdManifest(), overwrite=overwrite)
 
 
 def test_overwrite_replaces_the_whole_folder(job):
-    segment_file(job, ThresholdPipeline(), Options())
+    segment_file(job, ThresholdPipeline(), Request())
     (job.folder / "old.txt").write_text("x")
-    segment_file(job, ThresholdPipeline(), Options(("drusen",), overwrite=True))
+    segment_file(job, ThresholdPipeline(), Request(("drusen",)))
     assert sorted(p.name for p in job.folder.iterdir()) == sorted([*FILES, "doubts.csv"])
     assert tifffile.imread(job.folder / "masks.ome.tif").shape == (4, 24, 32)
 
@@ -194,7 +195,7 @@ def test_stopping_in_mid_volume_leaves_nothing(job, stop):
 
     pipeline = ThresholdPipeline()
     with pytest.raises(stop):
-        segment_file(job, pipeline, Options(), interrupt)
+        segment_file(job, pipeline, Request(), interrupt)
     assert pipeline.closed, "the generator was closed, so that the device is free"
     assert list(job.folder.parent.iterdir()) == []
 
@@ -204,7 +205,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path):
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     write_volume(tmp_path / "c.ome.tif", n=4)
     jobs, _ = plan([tmp_path], tmp_path / "out")
-    outcomes = list(segment_files(jobs, ThresholdPipeline(fail_at=3), Options()))
+    outcomes = list(segment_files(jobs, ThresholdPipeline(fail_at=3), Request()))
     assert [o.status for o in outcomes] == [Status.DONE, Status.FAILED, Status.FAILED]
     assert isinstance(outcomes[1].error, InputError)
     assert "b.png" in outcomes[1].reason
@@ -214,10 +215,10 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path):
 
 def test_input_that_went_away_fails_alone(job):
     pipeline = ThresholdPipeline()
-    segment_file(job, pipeline, Options())
+    segment_file(job, pipeline, Request())
     job.source.unlink()
     with pytest.raises(InputError, match=r"eye\.ome\.tif: there is no such image"):
-        is_complete(job, Options(), pipeline.bundle.manifest)
+        is_complete(job, Request(), pipeline.bundle.manifest)
 
 
 def test_outcomes_are_not_kept(monkeypatch, tmp_path):
@@ -234,17 +235,17 @@ def test_outcomes_are_not_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(cli_progress, "segment_files", failing)
     monkeypatch.setattr(cli_progress.Pipeline, "from_settings", lambda settings: None)
     jobs = [Job(tmp_path / f"{number}.png", tmp_path) for number in range(5)]
-    assert sum(outcome.error is not None for outcome in Terminal(quiet=True).segment(jobs, Options())) == 5
+    assert sum(outcome.error is not None for outcome in Terminal(quiet=True).segment(jobs, Request())) == 5
 
 
 def test_target_that_does_not_exist_in_the_detected_modality_names_the_file(job):
     with pytest.raises(PromptError, match=r"eye\.ome\.tif: vessel does not exist in"):
-        segment_file(job, ThresholdPipeline(), Options(("vessel",)))
+        segment_file(job, ThresholdPipeline(), Request(("vessel",)))
 
 
 def test_modality_without_any_target_says_what_to_do(job):
     with pytest.raises(BundleError, match=r"eye\.ome\.tif: .*no target in the modality faf.*--modality"):
-        segment_file(job, ThresholdPipeline(Modality.FAF), Options())
+        segment_file(job, ThresholdPipeline(Modality.FAF), Request())
 
 
 @pytest.mark.parametrize(("text", "chosen"), [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from skimage.draw import disk, line
 
-from napari_claps.trust.anatomy import Violation, can_check, find_violations, write_violations
+from napari_claps.results.tables import write_violations
+from napari_claps.trust.anatomy import Violation, can_check, find_violations
 from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage, SliceResult, SpacingSource
 
 SHAPE = (200, 240)
@@ -149,7 +150,7 @@ def test_expert_masks_violate_nothing(dataset):
     """Experts drew these: whatever is found in them is a false alarm."""
     from PIL import Image
 
-    from training.data import read_mask, segmentation_records
+    from training.data.records import read_mask, segmentation_records
 
     for record in segmentation_records("train", held_out=True, datasets=(dataset,)):
         with Image.open(record.image) as file:

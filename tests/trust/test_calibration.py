@@ -24,9 +24,9 @@ from napari_claps.trust.calibration import (
     presence_inputs,
 )
 from napari_claps.types import Modality
-from training import calibrate as calibrate_module
-from training.calibrate import EVEN, UNLIKELY, absent_below, calibrate, choose_calibration, cross_validated
-from training.observations import Observation, read_observations, write_observations
+from training.choose import calibrate as calibrate_module
+from training.choose.calibrate import EVEN, UNLIKELY, absent_below, calibrate, choose_calibration, cross_validated
+from training.choose.observations import Observation, read_observations, write_observations
 
 unit = st.floats(0, 1)
 PATIENTS = itertools.count()
@@ -205,5 +205,5 @@ def test_observations_that_do_not_fit_are_named(tmp_path: Path) -> None:
         read_observations([tmp_path / "a.json"], other)
     (tmp_path / "b.json").write_text('{"oct/drusen": [1]}')
     for name in ("b.json", "missing.json"):
-        with pytest.raises(InputError, match=rf"{name}: was not written by training\.calibrate --out"):
+        with pytest.raises(InputError, match=rf"{name}: was not written by training\.choose\.calibrate --out"):
             read_observations([tmp_path / name], PAIR)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_claps.inference.decision import Scores, decide
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.trust.conformal import (
     GRID,
@@ -30,11 +31,12 @@ from napari_claps.words.vocabulary import make_prompt
 PAIR = Pair(Modality.OCT, "drusen", threshold=0.5, presence=0.2, min_area=3, inner={"0.8": 0.7, "0.9": 0.9},
             outer={"0.8": 0.3, "0.9": 0.1, "0.95": 0.05}, n_inner=12, n_outer=15)
 planes = arrays(np.float32, (6, 8), elements=st.floats(0, 1, width=32))
+QUERY = Query(make_prompt("drusen", Modality.OCT), PAIR)
 
 
 @given(planes, st.floats(0, 1), st.sampled_from(["0.8", "0.9"]))
 def test_inner_mask_and_outer_are_nested(probability: np.ndarray, presence: float, level: str) -> None:
-    found = decide(make_prompt("drusen", Modality.OCT), PAIR, Scores(probability, presence, ()), area=1.0, level=level)
+    found = decide(QUERY, Scores(probability, presence, ()), area=1.0, level=level)
     mask = found.mask > 0
     assert found.inner.dtype == found.outer.dtype == bool
     assert not (found.inner & ~mask).any() and not (mask & ~found.outer).any()
@@ -47,7 +49,7 @@ def test_inner_mask_and_outer_are_nested(probability: np.ndarray, presence: floa
 @given(planes, planes)
 def test_nested_also_when_an_ensemble_made_the_mask(probability: np.ndarray, mean: np.ndarray) -> None:
     scores = Scores(probability, 0.9, ())
-    found = decide(make_prompt("drusen", Modality.OCT), PAIR, scores, area=1.0, level="0.9", mean=mean)
+    found = decide(QUERY, scores, area=1.0, level="0.9", mean=mean)
     mask = found.mask > 0
     assert not (found.inner & ~mask).any() and not (mask & ~found.outer).any()
 

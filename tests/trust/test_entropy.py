@@ -19,7 +19,7 @@ from napari_claps.inference.mirroring import mirrorings
 from napari_claps.inference.pipeline import Pipeline
 from napari_claps.inference.single_scale import ScaleResult, segment_at_scale
 from napari_claps.methods import make_prompter
-from napari_claps.methods.base import ViewBox
+from napari_claps.methods.base import Query, ViewBox
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.settings import Settings
 from napari_claps.trust.entropy import binary_entropy, ensemble_entropy, mutual_information
@@ -68,18 +68,17 @@ def test_shifted_boxes_stay_in_the_view(x: float, y: float, width: float, height
 
 def test_mirrored_answers_are_turned_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """With networks that answer with the image itself, the mean is the image."""
-    def echo(bundle, prompter, planes, side, prompts, pairs, *, mirrored=True):
-        return [ScaleResult(np.stack([p[..., 0]] * len(prompts)), np.ones(len(prompts)), [[] for _ in prompts])
+    def echo(bundle, prompter, planes, side, queries, *, mirrored=True):
+        return [ScaleResult(np.stack([p[..., 0]] * len(queries)), np.ones(len(queries)), [[] for _ in queries])
                 for p in planes]
 
     monkeypatch.setattr(ensemble, "segment_at_scale", echo)
     bundle = SimpleNamespace(takes_text=True, manifest=SimpleNamespace(signature=True, mirrored=()))
     image = np.random.default_rng(0).random((5, 7, 1)).astype(np.float32).repeat(3, axis=2)
     for modality, target in ((Modality.CFP, "optic_disc"), (Modality.CFP, "vessel"), (Modality.OCT, "drusen")):
-        prompt, pair = make_prompt(target, modality), Pair(modality, target, text_weight=0.5)
+        query = Query(make_prompt(target, modality), Pair(modality, target, text_weight=0.5))
         prompter = SimpleNamespace(text_weight=None)
-        plain, mean = segment_ensemble(bundle, prompter, [image], 32, [prompt], [pair], modality=modality, seed=0,
-                                       slices=[0])
+        plain, mean = segment_ensemble(bundle, prompter, [image], 32, [query], modality=modality, seed=0, slices=[0])
         np.testing.assert_allclose(mean[0][0], image[..., 0], rtol=1e-5)
         np.testing.assert_array_equal(plain[0].probability[0], image[..., 0])
 
@@ -98,15 +97,15 @@ def test_other_words_change_only_the_texts_share_of_a_mixture(pipeline: Pipeline
     prompt, pair = make_prompt("drusen", Modality.OCT), Pair(Modality.OCT, "drusen", text_weight=0.6, box_threshold=0)
 
     def ask(text: str, weight: float) -> np.ndarray:
-        asked, how = [replace(prompt, text=text)], [replace(pair, text_weight=weight)]
-        return segment_at_scale(bundle, prompter, [plane], 64, asked, how)[0].probability[0]
+        query = Query(replace(prompt, text=text), replace(pair, text_weight=weight))
+        return segment_at_scale(bundle, prompter, [plane], 64, [query])[0].probability[0]
 
     words = [class_text(TARGETS["drusen"], Modality.OCT, t) for t in TEMPLATES[:3]]
     assert words[0] == prompt.text
     boxes = ask(words[0], 0.0)
     expected = np.mean([0.6 * ask(w, 1.0) + 0.4 * boxes for w in words], axis=0)
-    _, mean = segment_ensemble(bundle, prompter, [plane], 64, [prompt], [pair], modality=Modality.OCT, seed=0,
-                               slices=[0])
+    _, mean = segment_ensemble(bundle, prompter, [plane], 64, [Query(prompt, pair)], modality=Modality.OCT,
+                               seed=0, slices=[0])
     assert boxes.any()
     np.testing.assert_allclose(mean[0][0], expected, atol=1e-5)
 

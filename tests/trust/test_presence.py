@@ -23,10 +23,11 @@ from napari_claps.models.bundles.manifest import read_manifest
 from napari_claps.settings import Settings
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality, ModalityGuess, RetinalImage
-from training import calibrate, evaluate
-from training.data import is_held_out
-from training.model_card import write_card
-from training.trust import wilson
+from training.choose import calibrate
+from training.data.records import is_held_out
+from training.report import evaluate
+from training.report.model_card import write_card
+from training.report.reliability import wilson
 
 BANDS = {"inner": {"0.8": 0.7, "0.9": 0.9}, "outer": {"0.8": 0.2, "0.9": 0.1}, "n_inner": 11, "n_outer": 12}
 SURE = {"calibration": {"offset": 3.0, "presence": 0.1}, "presence": 0.3, **BANDS}

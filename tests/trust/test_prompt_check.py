@@ -11,6 +11,7 @@ from PIL import Image
 
 from napari_claps.inference.pipeline import Pipeline
 from napari_claps.io import read
+from napari_claps.results.prompt_check import prompt_check_picture, write_prompt_check
 from napari_claps.settings import Settings
 from napari_claps.synthetic import demo_volume
 from napari_claps.trust.prompt_check import (
@@ -20,7 +21,6 @@ from napari_claps.trust.prompt_check import (
     TextKind,
     Trial,
     check_prompts,
-    write_prompt_check,
 )
 from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
 from napari_claps.words.vocabulary import TARGETS, make_prompt
@@ -129,13 +129,13 @@ def test_files(tmp_path):
                        "text": "drusen in an OCT B-scan", "dice": "1.0000", "agrees_too_much": "false"}
     assert rows[-1]["kind"] == "wrong modality" and rows[-1]["agrees_too_much"] == "true"
     picture = np.asarray(Image.open(tmp_path / "prompt-check.png"))
-    np.testing.assert_array_equal(picture, check.picture())
+    np.testing.assert_array_equal(picture, prompt_check_picture(check))
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
 
 
 def test_picture_frames_what_agrees_too_much():
     def red(check):
-        return np.count_nonzero((check.picture() == (255, 82, 70)).all(-1))
+        return np.count_nonzero((prompt_check_picture(check) == (255, 82, 70)).all(-1))
 
     trials = [Trial("drusen", TextKind.TRUE, "drusen", "", 9, 1.0),
               Trial("drusen", TextKind.NONSENSE, "abc", "", 9, 0.1)]
@@ -165,7 +165,7 @@ def test_shipped_bundle_on_a_synthetic_scan(shipped):
 ])
 def test_nonsense_finds_no_lesions_in_unseen_images(shipped, dataset, targets, images):
     """Mean Dice between the mask for the true text and for nonsense, over images that show the lesions."""
-    from training.data import segmentation_records
+    from training.data.records import segmentation_records
 
     found = {target: [] for target in targets}
     for record in segmentation_records("val", datasets=(dataset,)):

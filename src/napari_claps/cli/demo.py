@@ -33,20 +33,21 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_claps.cli.progress import Terminal
     from napari_claps.models.bundles.manifest import read_manifest
     from napari_claps.settings import Settings
-    from napari_claps.study.jobs import Options, is_complete, plan
+    from napari_claps.study.jobs import is_complete, plan
+    from napari_claps.study.request import Request
     from napari_claps.synthetic.samples import write_sample
 
     out: Path = arguments.output
-    options = Options(settings=Settings(device=arguments.device), overwrite=True)
-    manifest = read_manifest(options.settings.bundle, options.settings.models_folder)
+    request = Request(settings=Settings(device=arguments.device))
+    manifest = read_manifest(request.settings.bundle, request.settings.models_folder)
     check_writable(out)
     terminal = Terminal(quiet=arguments.quiet, debug=arguments.debug)
     [photograph] = write_sample(PLANE, out / "samples")
     volume, truth = write_sample(VOLUME, out / "samples")
     jobs, _ = plan([photograph, volume], out)
     for job in jobs:
-        is_complete(job, options, manifest)  # refuses to replace what is no result
-    outcomes = list(terminal.segment(jobs, options))
+        is_complete(job, request, manifest, overwrite=True)  # refuses to replace what is no result
+    outcomes = list(terminal.segment(jobs, request))
     for outcome in outcomes:
         if outcome.error is None:
             scores = _dice(outcome, truth) if outcome.source == volume else {}
@@ -61,7 +62,7 @@ def _dice(outcome: Outcome, truth: Path) -> dict[str, float]:
     """Return the Dice of every target that both files have, over the whole volume."""
     import numpy as np
 
-    from napari_claps.evaluate.files import read_labels
+    from napari_claps.results.mask_reader import read_labels
 
     assert outcome.folder is not None, "a finished file has a folder"
     found, true = read_labels(outcome.folder / "masks.ome.tif"), read_labels(truth)
@@ -78,12 +79,13 @@ def _table(outcome: Outcome, dice: dict[str, float]) -> str:
     """Return one line per target: what was found, how much, and how well where the truth is known."""
     from napari_claps.results.overlay.legend import summary
 
-    assert outcome.table is not None, "a finished file has a table"
+    assert outcome.findings is not None, "a finished file has findings"
     head = f"{outcome.source.name} ({outcome.seconds:.0f} s)"
     if dice:
         head += "; Dice against the known truth of this synthetic volume, no measure of clinical accuracy"
     lines = [head]
-    whole = outcome.table[outcome.table["slice"].isna()]
+    table = outcome.findings.measurements
+    whole = table[table["slice"].isna()]
     for label, rows in whole.groupby("structure", sort=False):
         found = "absent" if (rows["status"] == "absent").all() else summary(rows)
         score = dice.get(str(label), math.nan)

@@ -87,7 +87,7 @@ def _measure(result: SavedResult, *, counting: str) -> pd.DataFrame:
     blank = np.broadcast_to(np.uint8(0), result.shape)
     image = RetinalImage(blank, spacing=result.spacing, spacing_source=result.spacing_source,
                          laterality=result.laterality, source=result.image_name,
-                         metadata={"plane_spacing": result.plane_spacing} if result.plane_spacing else {})  # fmt: skip
+                         plane_spacing=result.plane_spacing)  # fmt: skip
     measurer = Measurer(image, linked=result.linked if counting == "auto" else counting == "number")
     looked_at = range(result.n_slices) if result.slices is None else set(result.slices)
     planes = [result.planes(name) for name in result.names]

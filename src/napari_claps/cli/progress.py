@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from napari_claps.cli.messages import report_error
 from napari_claps.inference.pipeline import Pipeline
+from napari_claps.results.findings import Findings
 from napari_claps.study.batch import Outcome, segment_files
-from napari_claps.study.jobs import Job, Options
+from napari_claps.study.jobs import Job
+from napari_claps.study.request import Request
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES
 
@@ -31,7 +33,7 @@ class Terminal:
         if not self.quiet:
             tqdm.write(text, file=sys.stdout)
 
-    def segment(self, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
+    def segment(self, jobs: Sequence[Job], request: Request) -> Iterator[Outcome]:
         """Load the bundle and segment all jobs.
 
         Outcomes come one by one and are not kept: an error holds the image that it happened in, and a table is large.
@@ -41,9 +43,9 @@ class Terminal:
         ClapsError
             If bundle, device or targets cannot be used; nothing has been written then.
         """
-        pipeline = Pipeline.from_settings(options.settings)
-        if options.settings.modality != "auto" and options.targets:
-            pipeline.prompts(options.targets, Modality(options.settings.modality))
+        pipeline = Pipeline.from_settings(request.settings)
+        if request.settings.modality != "auto" and request.targets:
+            pipeline.prompts(request.targets, Modality(request.settings.modality))
         several, terminal = len(jobs) > 1, sys.stderr.isatty()
         interval = 0.1 if terminal else LOG_INTERVAL
         with (
@@ -64,7 +66,7 @@ class Terminal:
                 slices.total = total
                 slices.update(done - slices.n)
 
-            for outcome in segment_files(announced(), pipeline, options, on_slice):
+            for outcome in segment_files(announced(), pipeline, request, on_slice):
                 if outcome.error is not None:
                     report_error(outcome.error, text=outcome.reason, debug=self.debug)
                 else:
@@ -75,24 +77,25 @@ class Terminal:
 
 def _line(outcome: Outcome) -> str:
     """Return what is printed of a finished file."""
-    guess, table = outcome.modality, outcome.table
-    assert guess is not None and table is not None, "only a finished file has a line"
+    guess, findings = outcome.modality, outcome.findings
+    assert guess is not None and findings is not None, "only a finished file has a line"
+    table = findings.measurements
     whole = table[table["slice"].isna()].drop_duplicates("structure")
     present = whole.loc[whole["status"] == "present", "structure"]
     sure = "" if guess.probability is None else f" {guess.probability:.2f}"
     found = ", ".join(present) if len(present) else "nothing found"
     line = (f"{outcome.source}: {MODALITIES[guess.modality].name} ({guess.decided_by}{sure}); {found}; "
             f"{outcome.seconds:.1f} s -> {outcome.folder}")
-    return line + _anatomy(outcome)
+    return line + _anatomy(findings)
 
 
-def _anatomy(outcome: Outcome) -> str:
+def _anatomy(findings: Findings) -> str:
     """A line about what cannot be in an eye, if there is something."""
-    if not outcome.violations:
+    if not findings.violations:
         return ""
-    first, n = outcome.violations[0], len(outcome.violations)
+    first, n = findings.violations[0], len(findings.violations)
     more = f", and {n - 1} more" if n > 1 else ""
-    is_volume = outcome.table is not None and outcome.table["slice"].nunique() > 1
+    is_volume = findings.measurements["slice"].nunique() > 1
     where = f" in slice {first.slice_index}" if is_volume else ""
     return (f"\n  anatomy: {first.label}{where}: {first.reason}{more} "
             f"(listed in anatomy.csv, nothing was changed)")

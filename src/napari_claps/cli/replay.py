@@ -44,20 +44,19 @@ def replay_from(arguments: argparse.Namespace) -> Replay:
         raise InputError(f"--replay repeats what {arguments.replay} says, so {', '.join(twice)} cannot be given as "
                          "well.")
     replay = read_replay(arguments.replay)
-    device = arguments.device or replay.options.settings.device
+    device = arguments.device or replay.request.settings.device
     try:
         device = choose_device(device)
     except DeviceError:
         if arguments.device:
             raise
         device = choose_device("auto")
-    return replay.with_changes(bundle=arguments.bundle, device=device, overwrite=arguments.overwrite,
-                               check_prompts=arguments.check_prompts)
+    return replay.with_changes(bundle=arguments.bundle, device=device, check_prompts=arguments.check_prompts)
 
 
 def warn_of_differences(replay: Replay, manifest: BundleManifest, jobs: Sequence[Job]) -> None:
     """Log a warning for everything that is not as it was."""
-    found = replay.differences(manifest, replay.options.settings.device)
+    found = replay.differences(manifest, replay.request.settings.device)
     for job in jobs:
         with contextlib.suppress(InputError):  # the job itself will say that the file cannot be read
             if (difference := replay.input_difference(job.source, sha256_of(job.source))) is not None:

@@ -16,7 +16,8 @@ from napari_claps.words.vocabulary import MODALITIES, parse_modality
 if TYPE_CHECKING:
     from napari_claps.cli.progress import Terminal
     from napari_claps.models.bundles.manifest import BundleManifest
-    from napari_claps.study.jobs import Job, Options
+    from napari_claps.study.jobs import Job
+    from napari_claps.study.request import Request
 
 DESCRIPTION = """\
 Segment retinal images. For each input NAME.ext, OUT/NAME/ gets
@@ -91,10 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_claps.study.jobs import Job, plan
 
     replay = replay_from(arguments) if arguments.replay else None
-    options = replay.options if replay else options_from(arguments)
-    settings = options.settings
+    request = replay.request if replay else request_from(arguments)
+    settings = request.settings
     manifest = replay.read_manifest() if replay else read_manifest(settings.bundle, settings.models_folder)
-    check_targets(options.targets, options.settings.modality, manifest)
+    check_targets(request.targets, settings.modality, manifest)
     check_writable(arguments.output)
     terminal = Terminal(quiet=arguments.quiet, debug=arguments.debug)
     jobs, errors = plan(arguments.inputs, arguments.output)
@@ -102,8 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
         report_error(error, debug=arguments.debug)
     if replay:
         warn_of_differences(replay, manifest, jobs)
-    todo, complete = _sort_out(jobs, options, manifest, terminal)
-    outcomes = terminal.segment(todo, options) if todo else ()
+    todo, complete = _sort_out(jobs, request, manifest, terminal, overwrite=arguments.overwrite)
+    outcomes = terminal.segment(todo, request) if todo else ()
     done = [Job(outcome.source, outcome.folder) for outcome in outcomes if outcome.folder is not None]
     if replay:
         compare_masks(replay, [*complete, *done], terminal)
@@ -114,10 +115,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if n_failed else 0
 
 
-def options_from(arguments: argparse.Namespace) -> Options:
+def request_from(arguments: argparse.Namespace) -> Request:
     """Put settings file and command line together, and check everything that needs no model."""
     from napari_claps.inference.slices import parse_region, parse_slices
-    from napari_claps.study.jobs import Options
+    from napari_claps.study.request import Request
 
     settings, targets = Settings.from_toml(arguments.settings) if arguments.settings else (Settings(), [])
     names = ("modality", "method", "bundle", "device", "score_threshold", "coverage")
@@ -134,12 +135,12 @@ def options_from(arguments: argparse.Namespace) -> Options:
     if arguments.slices is not None:
         parse_slices(arguments.slices)
     region = None if arguments.region is None else parse_region(arguments.region)
-    return Options(tuple(arguments.targets or targets), settings, arguments.slices, region=region,
-                   check_prompts=arguments.check_prompts, overwrite=arguments.overwrite)
+    return Request(tuple(arguments.targets or targets), settings, arguments.slices, region=region,
+                   check_prompts=arguments.check_prompts)
 
 
-def _sort_out(jobs: Sequence[Job], options: Options, manifest: BundleManifest,
-              terminal: Terminal) -> tuple[list[Job], list[Job]]:
+def _sort_out(jobs: Sequence[Job], request: Request, manifest: BundleManifest,
+              terminal: Terminal, *, overwrite: bool) -> tuple[list[Job], list[Job]]:
     """Return the jobs that are to be done, and those that are complete; say why of those that cannot be done."""
     from napari_claps.cli.messages import report_error
     from napari_claps.study.jobs import is_complete
@@ -148,7 +149,7 @@ def _sort_out(jobs: Sequence[Job], options: Options, manifest: BundleManifest,
     complete: list[Job] = []
     for job in jobs:
         try:
-            if is_complete(job, options, manifest):
+            if is_complete(job, request, manifest, overwrite=overwrite):
                 terminal.say(f"{job.source}: already complete in {job.folder}, skipped")
                 complete.append(job)
             else:

@@ -9,11 +9,12 @@ import numpy as np
 from scipy import ndimage
 
 from napari_claps.inference.objects import drop_low_scores, extract_objects, keep_single, match_boxes
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.trust.calibration import calibrated_presence, presence_inputs
 from napari_claps.trust.conformal import band
 from napari_claps.trust.entropy import binary_entropy
-from napari_claps.types import Box, Prompt
+from napari_claps.types import Box
 from napari_claps.words.vocabulary import TARGETS, kind_of
 
 
@@ -58,15 +59,13 @@ def presence_of(scores: Scores, pair: Pair) -> float:
     return calibrated_presence(pair.calibration, presence_inputs(scores.presence, scores.probability, scores.boxes))
 
 
-def decide(prompt: Prompt, pair: Pair, scores: Scores, *, area: float, slice_index: int = 0,
+def decide(query: Query, scores: Scores, *, area: float, slice_index: int = 0,
            score_threshold: float = 0.0, mean: np.ndarray | None = None, level: str | None = None) -> Finding:
     """Answer for one target of one slice.
 
     Parameters
     ----------
-    prompt : Prompt
-    pair : Pair
-        Its thresholds.
+    query : Query
     scores : Scores
         Of the default run.
     area : float
@@ -80,6 +79,7 @@ def decide(prompt: Prompt, pair: Pair, scores: Scores, *, area: float, slice_ind
     level : str, optional
         Coverage of the inner and outer masks, of `conformal.band_level`.
     """
+    prompt, pair = query.prompt, query.pair
     presence = presence_of(scores, pair)
     absent = presence < pair.presence
     probability = scores.probability if mean is None else mean

@@ -18,7 +18,7 @@ import numpy as np
 from napari_claps.inference.mirroring import looks, mirrorings
 from napari_claps.inference.single_scale import ScaleResult, segment_at_scale
 from napari_claps.inference.tile_prediction import is_boxed
-from napari_claps.methods.base import Prompter, ViewBox
+from napari_claps.methods.base import Prompter, Query, ViewBox
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.types import Modality, Prompt
 from napari_claps.words.vocabulary import TARGETS, TEMPLATES, class_text
@@ -53,10 +53,10 @@ class ShiftedBoxes:
         self._seeds = seeds
         self._tiles = count()
 
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+    def find(self, features: ImageFeatures, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`."""
-        found = self._prompter.find(features, prompts[:self._n_asked], pairs[:self._n_asked], view_size)
+        found = self._prompter.find(features, queries[:self._n_asked], view_size)
         tile = next(self._tiles)
         if not self._seeds:
             return found
@@ -77,14 +77,13 @@ def shifted(box: ViewBox, rng: np.random.Generator, view_size: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class _Question:
-    """What is sent in one pass: the prompts as they are, then other wordings, then the plain texts without boxes."""
+    """What is sent in one pass: the queries as they are, then other wordings, then the plain texts without boxes."""
 
-    prompts: list[Prompt]
-    pairs: list[Pair]
+    queries: list[Query]
     wordings: list[list[int]]
-    """Per prompt, the places of its other wordings."""
+    """Per query, the places of its other wordings."""
     text_only: dict[int, int]
-    """Place of the plain text without boxes, for prompts whose mask is a mixture."""
+    """Place of the plain text without boxes, for queries whose mask is a mixture."""
 
 
 def _text_share(bundle: Bundle, prompter: Prompter, pair: Pair) -> float:
@@ -94,16 +93,16 @@ def _text_share(bundle: Bundle, prompter: Prompter, pair: Pair) -> float:
     return pair.text_weight if prompter.text_weight is None else prompter.text_weight
 
 
-def _question(prompts: Sequence[Prompt], pairs: Sequence[Pair], shares: Sequence[float], modality: Modality,
+def _question(queries: Sequence[Query], shares: Sequence[float], modality: Modality,
               templates: Sequence[str]) -> _Question:
-    question = _Question(list(prompts), list(pairs), [[] for _ in prompts], {})
+    question = _Question(list(queries), [[] for _ in queries], {})
 
     def add(prompt: Prompt, pair: Pair) -> int:
-        question.prompts.append(prompt)
-        question.pairs.append(replace(pair, text_weight=1.0))
-        return len(question.prompts) - 1
+        question.queries.append(Query(prompt, replace(pair, text_weight=1.0)))
+        return len(question.queries) - 1
 
-    for i, (prompt, pair, share) in enumerate(zip(prompts, pairs, shares, strict=True)):
+    for i, (query, share) in enumerate(zip(queries, shares, strict=True)):
+        prompt, pair = query.prompt, query.pair
         if prompt.target is None or share == 0:  # free text has no other wording; boxes have no words
             continue
         for template in templates:
@@ -115,13 +114,13 @@ def _question(prompts: Sequence[Prompt], pairs: Sequence[Pair], shares: Sequence
 
 
 def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarray], side: int,
-                     prompts: Sequence[Prompt], pairs: Sequence[Pair], *, modality: Modality, seed: int,
+                     queries: Sequence[Query], *, modality: Modality, seed: int,
                      slices: Sequence[int], mirrored: bool = True) -> tuple[list[ScaleResult], list[np.ndarray]]:
     """Find prompts in slices of one shape, at one scale, by an ensemble.
 
     Parameters
     ----------
-    bundle, prompter, planes, side, prompts, pairs
+    bundle, prompter, planes, side, queries
         As for `segment_at_scale`.
     modality : Modality
     seed : int
@@ -137,24 +136,25 @@ def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
     mean : list of ndarray
         (P, y, x) float32 mean probability of all members, for each plane.
     """
-    boxed = [is_boxed(p, bundle) for p in prompts]
-    shares = [_text_share(bundle, prompter, pair) if b else 1.0 for pair, b in zip(pairs, boxed, strict=True)]
+    boxed = [is_boxed(query.prompt, bundle) for query in queries]
+    shares = [_text_share(bundle, prompter, query.pair) if b else 1.0
+              for query, b in zip(queries, boxed, strict=True)]
     flips = mirrorings(modality)
-    totals = [np.zeros((len(prompts), *planes[0].shape[:2]), np.float32) for _ in planes]
-    members = np.zeros(len(prompts), np.float32)
+    totals = [np.zeros((len(queries), *planes[0].shape[:2]), np.float32) for _ in planes]
+    members = np.zeros(len(queries), np.float32)
     several = mirrored and len(looks(bundle.manifest, modality)) > 1
-    plain = segment_at_scale(bundle, prompter, planes, side, prompts, pairs) if several else []
+    plain = segment_at_scale(bundle, prompter, planes, side, queries) if several else []
     seconds = dict(plain[0].seconds) if plain else {}
     for f, axes in enumerate(flips):
         templates = TEMPLATES[1 + f::len(flips)] if bundle.manifest.signature else ()
-        question = _question(prompts, pairs, shares, modality, templates)
+        question = _question(queries, shares, modality, templates)
         asking = ShiftedBoxes(prompter, sum(boxed), [(seed, f, s) for s in slices] if f else [])
-        mirrored = [np.flip(plane, axes) for plane in planes]
-        results = segment_at_scale(bundle, asking, mirrored, side, question.prompts, question.pairs, mirrored=False)
+        flipped = [np.flip(plane, axes) for plane in planes]
+        results = segment_at_scale(bundle, asking, flipped, side, question.queries, mirrored=False)
         for stage, value in results[0].seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + value
         if not plain:
-            n = len(prompts)
+            n = len(queries)
             plain = [replace(r, probability=r.probability[:n].copy(), presence=r.presence[:n], boxes=r.boxes[:n])
                      for r in results]
         for total, result in zip(totals, results, strict=True):

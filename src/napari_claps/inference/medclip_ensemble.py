@@ -20,6 +20,7 @@ from napari_claps.inference.scales import scaled_shape
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.inference.tile_prediction import is_boxed
 from napari_claps.inference.tiles import plan_tiles
+from napari_claps.methods.base import Query
 from napari_claps.methods.medclip.late_layer import LateLayer
 from napari_claps.methods.medclip.prompter import MAP_STRIDE, MedClipSamPrompter, upsampled
 from napari_claps.methods.medclip.regions import relative_saliency
@@ -108,7 +109,7 @@ def run_ensemble(bundles: Sequence[Bundle], plane: np.ndarray, side: int, prompt
             image = np.ascontiguousarray(np.flip(plane, axes))
             for wording in range(min(n_wordings, len(wordings(prompt, pair.modality)))):
                 member = _Member(bundle, seed, wording)
-                result = segment_at_scale(bundle, member, [image], side, [prompt], [pair], mirrored=False)[0]
+                result = segment_at_scale(bundle, member, [image], side, [Query(prompt, pair)], mirrored=False)[0]
                 probabilities.append(np.flip(result.probability[0], axes))
                 if len(tiles) == 1:
                     view_size = (tiles[0].height, tiles[0].width)

@@ -15,7 +15,7 @@ from napari_claps.inference.preprocess import display_limits, to_unit_rgb
 from napari_claps.inference.region import check_region, cropped, pasted
 from napari_claps.inference.scales import FIELD_SIDE, MULTIPLE, scaled_shape, working_side
 from napari_claps.methods import CALIBRATED_METHOD, find_method
-from napari_claps.models.bundles.manifest import Pair
+from napari_claps.methods.base import Query
 from napari_claps.settings import Settings
 from napari_claps.trust.conformal import band_level, why_no_band
 from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
@@ -180,40 +180,39 @@ class Pipeline:
         shape = image.plane_shape
         planes = [self._plane(image, i, limits) for i in chunk]
         found: list[dict[str, Finding]] = [{} for _ in chunk]
+        coverage = self.settings.coverage
         seconds: dict[str, float] = {"read": (time.perf_counter() - begin) / len(chunk)}
-        for side, group in self._by_side(guess.modality, prompts, shape, zoom).items():
-            pairs = [self._pair(guess.modality, p) for p in group]
+        for side, group in self._by_side(self.queries(prompts, guess.modality), shape, zoom).items():
             # What others are told from is looked at with them, and left out of the result.
-            beside = self._beside(guess.modality, group)
-            results, means = self._look(planes, side, [*group, *beside],
-                                        [*pairs, *(self._pair(guess.modality, p) for p in beside)], guess.modality,
-                                        chunk)
+            beside = self._beside(guess.modality, [query.prompt for query in group])
+            asked = [*group, *self.queries(beside, guess.modality)]
+            results, means = self._look(planes, side, asked, guess.modality, chunk)
             for stage, value in results[0].seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             begin = time.perf_counter()
             area = float(np.prod(shape)) / float(np.prod(scaled_shape(shape, side)))
             for s, (result, mean) in enumerate(zip(results, means, strict=True)):
-                for i, (prompt, pair) in enumerate(zip(group, pairs, strict=True)):
+                for i, query in enumerate(group):
                     scores = Scores(result.probability[i], float(result.presence[i]), result.boxes[i])
-                    found[s][prompt.label] = decide(
-                        prompt, pair, scores, area=area, slice_index=chunk[s],
+                    found[s][query.prompt.label] = decide(
+                        query, scores, area=area, slice_index=chunk[s],
                         score_threshold=self.settings.score_threshold or 0.0, mean=None if mean is None else mean[i],
-                        level=None if self.settings.coverage is None else band_level(pair, self.settings.coverage))
+                        level=None if coverage is None else band_level(query.pair, coverage))
             seconds["objects"] = seconds.get("objects", 0.0) + (time.perf_counter() - begin) / len(chunk)
         return [self._result(index, guess, prompts, found[s], dict(seconds)) for s, index in enumerate(chunk)]
 
-    def _look(self, planes: list[np.ndarray], side: int, group: list[Prompt], pairs: list[Pair], modality: Modality,
+    def _look(self, planes: list[np.ndarray], side: int, queries: list[Query], modality: Modality,
               chunk: list[int]) -> tuple[list[ScaleResult], list[np.ndarray] | list[None]]:
         """What the networks say of each slice, and the mean of the ensemble where one is asked for."""
         mirrored = self.settings.mirrored and self._method.calibrated
         if self.settings.uncertainty:
             from napari_claps.inference.ensemble import segment_ensemble
 
-            return segment_ensemble(self.bundle, self._prompter, planes, side, group, pairs, modality=modality,
+            return segment_ensemble(self.bundle, self._prompter, planes, side, queries, modality=modality,
                                     seed=self.settings.seed, slices=chunk, mirrored=mirrored)
         from napari_claps.inference.single_scale import segment_at_scale
 
-        results = segment_at_scale(self.bundle, self._prompter, planes, side, group, pairs, mirrored=mirrored)
+        results = segment_at_scale(self.bundle, self._prompter, planes, side, queries, mirrored=mirrored)
         return results, [None] * len(planes)
 
     @staticmethod
@@ -234,8 +233,8 @@ class Pipeline:
         if coverage is None:
             return
         if not self._method.calibrated or self.settings.score_threshold is not None:
-            raise InputError(f"coverage = {coverage} was calibrated for the method {CALIBRATED_METHOD} with the bundle's own "
-                             "thresholds: leave out the other method and the score threshold, or the coverage.")
+            raise InputError(f"coverage = {coverage} was calibrated for the method {CALIBRATED_METHOD} with the "
+                             "bundle's own thresholds: leave out the other method and the score threshold, or the coverage.")
         if not self.settings.mirrored and modality in self.bundle.manifest.mirrored:
             raise InputError(f"coverage = {coverage} was calibrated for a mean over mirrored images: leave out "
                              "--no-mirroring (mirrored = false), or the coverage.")
@@ -249,15 +248,18 @@ class Pipeline:
                               f"in {MODALITIES[modality].signature} for: {'; '.join(missing)}. Leave these targets or "
                               "the coverage out, or ask for less.")
 
-    def _pair(self, modality: Modality, prompt: Prompt) -> Pair:
-        """Thresholds of a prompt; free text gets the defaults, and is absent unless the mask head is sure.
+    def queries(self, prompts: Sequence[Prompt], modality: Modality) -> list[Query]:
+        """Prompts with their thresholds; free text gets the defaults, and is absent unless the mask head is sure.
 
         The presence of a compact target holds for the calibrated method; the others answer by boxes or none.
         """
-        manifest = self.bundle.manifest
-        pair = manifest.pair(modality, prompt.target) or manifest.free_pair(modality, prompt.label)
-        unboxed = kind_of(prompt.target).is_whole
-        return pair if unboxed or self._method.calibrated else replace(pair, presence=0.0, calibration={})
+        manifest, found = self.bundle.manifest, []
+        for prompt in prompts:
+            pair = manifest.pair(modality, prompt.target) or manifest.free_pair(modality, prompt.label)
+            if not (kind_of(prompt.target).is_whole or self._method.calibrated):
+                pair = replace(pair, presence=0.0, calibration={})
+            found.append(Query(prompt, pair))
+        return found
 
     def _beside(self, modality: Modality, group: Sequence[Prompt]) -> list[Prompt]:
         """Prompts of known targets that others of the group have to be compared with."""
@@ -270,14 +272,13 @@ class Pipeline:
         return [usual(t) for t in compared_with(asked) if self.bundle.manifest.pair(modality, t)]
 
     @staticmethod
-    def _by_side(modality: Modality, prompts: Sequence[Prompt], shape: tuple[int, int],
-                 zoom: float) -> dict[int, list[Prompt]]:
-        """Group prompts by the scale at which they are looked for: one encoder pass serves a group."""
-        groups: dict[int, list[Prompt]] = {}
-        for prompt in prompts:
+    def _by_side(queries: Sequence[Query], shape: tuple[int, int], zoom: float) -> dict[int, list[Query]]:
+        """Group queries by the scale at which they are looked for: one encoder pass serves a group."""
+        groups: dict[int, list[Query]] = {}
+        for query in queries:
             whole = (round(shape[0] / zoom), round(shape[1] / zoom))
-            side = max(MULTIPLE, round(working_side(modality, kind_of(prompt.target), whole) * zoom))
-            groups.setdefault(side, []).append(prompt)
+            side = max(MULTIPLE, round(working_side(query.pair.modality, kind_of(query.prompt.target), whole) * zoom))
+            groups.setdefault(side, []).append(query)
         return groups
 
     @staticmethod

@@ -21,10 +21,8 @@ from napari_claps.inference.stage_clock import StageClock
 from napari_claps.inference.tile_mean import TileMean, resized
 from napari_claps.inference.tile_prediction import TilePredictor
 from napari_claps.inference.tiles import Tile, plan_tiles
-from napari_claps.methods.base import Prompter
+from napari_claps.methods.base import Prompter, Query
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.bundles.manifest import Pair
-from napari_claps.types import Prompt
 
 
 @dataclass(eq=False)
@@ -83,7 +81,7 @@ def encode_whole(bundle: Bundle, planes: Sequence[np.ndarray], side: int) -> Ten
 
 @torch.inference_mode()
 def segment_at_scale(bundle: Bundle, prompter: Prompter, planes: Sequence[np.ndarray], side: int,
-                  prompts: Sequence[Prompt], pairs: Sequence[Pair], *, mirrored: bool = True) -> list[ScaleResult]:
+                  queries: Sequence[Query], *, mirrored: bool = True) -> list[ScaleResult]:
     """Find prompts in slices of one shape, at one scale.
 
     Parameters
@@ -92,8 +90,8 @@ def segment_at_scale(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
         (y, x, 3) float32 in [0, 1], all of one shape.
     side : int
         Long side of the working scale in pixels.
-    prompts, pairs
-        What to find, and the thresholds of each.
+    queries : sequence of Query
+        What to find, all of one modality.
     mirrored : bool
         Where the bundle asks for it, take the mean of masks and presence over the `mirrorings` of the modality; boxes
         are those of the image as it is. False looks once.
@@ -117,15 +115,15 @@ def segment_at_scale(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
     # Masks have half the resolution: mirrored, those of an odd side would lie between the pixels of the others.
     batch = F.pad(batch, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
     tiles = plan_tiles((batch.shape[-2], batch.shape[-1]))
-    predictor = TilePredictor(bundle, prompter, prompts, pairs)
-    boxes: list[list[list[tuple[float, ...]]]] = [[[] for _ in prompts] for _ in planes]
+    predictor = TilePredictor(bundle, prompter, queries)
+    boxes: list[list[list[tuple[float, ...]]]] = [[[] for _ in queries] for _ in planes]
     clock.lap("scale")
     masks, presences = [], []
-    for axes in looks(bundle.manifest, pairs[0].modality) if mirrored else ((),):
+    for axes in looks(bundle.manifest, queries[0].pair.modality) if mirrored else ((),):
         dims = [axis - 2 for axis in axes]
         view = batch.flip(dims)
-        fused = TileMean(size, tiles, slices=len(planes), prompts=len(prompts), device=bundle.device)
-        presence = torch.zeros(len(planes), len(prompts), device=bundle.device)
+        fused = TileMean(size, tiles, slices=len(planes), prompts=len(queries), device=bundle.device)
+        presence = torch.zeros(len(planes), len(queries), device=bundle.device)
         for tile in tiles:
             answer = predictor.predict(cut(view, tile), clock, all_boxes=not axes)
             presence = torch.maximum(presence, answer.presence)
@@ -135,7 +133,7 @@ def segment_at_scale(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
                     boxes[s][box.prompt].append((*_in_slice(box.corners, tile, factors), box.score))
             clock.lap("fuse")
         mask = fused.mean()
-        vote_in_fields(mask, [p.target for p in prompts])
+        vote_in_fields(mask, [query.prompt.target for query in queries])
         masks.append(mask.flip(dims))
         presences.append(presence)
     mean, presence = (torch.stack(each).mean(0) for each in (masks, presences))

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from napari_claps.inference.stage_clock import StageClock
-from napari_claps.methods.base import Prompter, ViewBox
+from napari_claps.methods.base import Prompter, Query, ViewBox
 from napari_claps.methods.sam_prompts import ask_masks
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.bundles.manifest import Pair
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.models.networks.pixel_decoder import PixelMaps
 from napari_claps.types import Prompt
@@ -60,18 +59,18 @@ class TilePredictor:
     ----------
     bundle : Bundle
     prompter : Prompter
-    prompts, pairs
-        What to find, and the thresholds of each.
+    queries : sequence of Query
+        What to find.
     """
 
-    def __init__(self, bundle: Bundle, prompter: Prompter, prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> None:
-        self._bundle, self._prompter, self._prompts, self._pairs = bundle, prompter, prompts, pairs
-        self._boxed = [i for i, p in enumerate(prompts) if is_boxed(p, bundle)]
+    def __init__(self, bundle: Bundle, prompter: Prompter, queries: Sequence[Query]) -> None:
+        self._bundle, self._prompter, self._queries = bundle, prompter, queries
+        self._boxed = [i for i, query in enumerate(queries) if is_boxed(query.prompt, bundle)]
         # How much the mask of the text alone counts; the rest is the masks of the boxes. A prompter may set one weight
         # for all; without one (None), each pair has its own. Targets without boxes have no choice.
-        chosen = [p.text_weight if prompter.text_weight is None else prompter.text_weight for p in pairs]
+        chosen = [query.pair.text_weight if prompter.text_weight is None else prompter.text_weight for query in queries]
         self._text_shares = [weight if i in self._boxed else 1.0 for i, weight in enumerate(chosen)]
-        self._text = bundle.clip_text(tuple(p.text for p in prompts)) if bundle.takes_text else None
+        self._text = bundle.clip_text(tuple(query.prompt.text for query in queries)) if bundle.takes_text else None
 
     def predict(self, views: Tensor, clock: StageClock, *, all_boxes: bool) -> TilePrediction:
         """Ask the heads.
@@ -90,12 +89,12 @@ class TilePredictor:
             If a network gives values that are no numbers.
         """
         asked = [i for i in self._boxed if all_boxes or self._text_shares[i] < 1]
-        modality = self._pairs[0].modality
+        modality = self._queries[0].pair.modality
         with self._bundle.precision():
             features = self._bundle.encode(views, masks_of="" if asked else modality)
         clock.lap("encode")
         with self._bundle.precision():
-            found = self._prompter.find(features, [self._prompts[i] for i in asked], [self._pairs[i] for i in asked],
+            found = self._prompter.find(features, [self._queries[i] for i in asked],
                                         (views.shape[-2], views.shape[-1])) if asked else [[] for _ in views]
             boxes = [[replace(b, prompt=asked[b.prompt]) for b in items[:MAX_BOXES]] for items in found]
             clock.lap("detect")
@@ -112,7 +111,7 @@ class TilePredictor:
         gives them a weight: then they alone say what is there, or every method would give the mask of the words.
         """
         text = self._text
-        slices, count = len(found), len(self._prompts)
+        slices, count = len(found), len(self._queries)
         worded = self._prompter.text_weight is None
         device = maps.pixels.device
         text_shares = self._text_shares if text is not None else [0.0] * count

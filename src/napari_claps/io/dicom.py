@@ -32,7 +32,7 @@ def read_dicom(path: Path) -> RetinalImage:
         (y, x), (z, y, x) for several frames, with colour last for RGB. The spacing is in the functional
         groups of tomography, or in PixelSpacing. The distance of the B-scans is SpacingBetweenSlices or
         follows from the frame locations; if neither says, the spacing is None and
-        ``metadata["plane_spacing"]`` holds that of a slice. Nothing about the patient is kept.
+        ``plane_spacing`` is that of a slice. Nothing about the patient is kept.
 
     Raises
     ------
@@ -55,10 +55,10 @@ def read_dicom(path: Path) -> RetinalImage:
     data, rgb = grey_or_rgb(data, source, colour=colour)
     volume = data.ndim - int(rgb) == 3
     modality = _modality(dataset, rgb)
-    spacing, metadata = _spacing(dataset, data.shape[: 3 if volume else 2], modality is Modality.OCT)
+    known = _spacing(dataset, data.shape[: 3 if volume else 2], modality is Modality.OCT)
     return RetinalImage(
-        data, rgb=rgb, modality=modality, spacing=spacing, source=source,
-        spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE, metadata=metadata,
+        data, rgb=rgb, modality=modality, source=source, **known,
+        spacing_source=SpacingSource.FILE if "spacing" in known else SpacingSource.NONE,
         laterality=_laterality(dataset), scan_lines=_frame_locations(dataset, data.shape[0] if volume else 1),
         device=" ".join(str(part) for name in ("Manufacturer", "ManufacturerModelName")
                         if (part := dataset.get(name))) or None,
@@ -152,20 +152,20 @@ def _laterality(dataset: Any) -> str | None:
     return next((str(side) for side in sides if side in ("R", "L")), None)
 
 
-def _spacing(dataset: Any, shape: tuple[int, ...], tomography: bool) -> tuple[tuple[float, ...] | None, dict[str, Any]]:
+def _spacing(dataset: Any, shape: tuple[int, ...], tomography: bool) -> dict[str, Any]:
     measures = [m for group in _groups(dataset) for m in group.get("PixelMeasuresSequence", ())] or [dataset]
     planes = {tuple(float(v) for v in m.PixelSpacing) for m in measures if m.get("PixelSpacing")}
     if len(planes) != 1:  # not known, or another for each frame
-        return None, {}
+        return {}
     plane = planes.pop()
     if len(shape) == 2:
-        return plane, {}
+        return {"spacing": plane}
     distance = measures[0].get("SpacingBetweenSlices")
     if distance is None and tomography:
         distance = distance_of_lines(_frame_locations(dataset, shape[0]), shape[2], plane[1])
     if distance is None:
-        return None, {"plane_spacing": plane}
-    return (float(distance), *plane), {}
+        return {"plane_spacing": plane}
+    return {"spacing": (float(distance), *plane)}
 
 
 def distance_of_lines(lines: np.ndarray | None, n_columns: int, column_spacing: float) -> float | None:

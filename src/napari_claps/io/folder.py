@@ -12,7 +12,9 @@ import numpy as np
 from napari_claps.errors import InputError
 from napari_claps.io.dicom import distance_of_lines
 from napari_claps.io.dicom_series import sort_series
+from napari_claps.io.file import read_file
 from napari_claps.io.formats import SUFFIXES, identify, is_readable, suffix_of
+from napari_claps.io.heyex_xml import pictures_of
 from napari_claps.io.pixels import check_claim
 from napari_claps.types import RetinalImage, SpacingSource
 
@@ -49,8 +51,6 @@ def images_in(folder: Path) -> list[Path]:
         )
     exports = [path for path in images if suffix_of(path) == ".xml"]
     if exports:
-        from napari_claps.io.heyex_xml import pictures_of
-
         named = {name for export in exports for name in pictures_of(export)}
         images = [path for path in images if path.name not in named]
     return images
@@ -100,7 +100,7 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     -------
     RetinalImage
         (z, y, x) or (z, y, x, 3). The distance of the slices is unknown, so the spacing is None; if all
-        slices tell the same pixel size, ``metadata["plane_spacing"]`` holds it. A folder with a HEYEX
+        slices tell the same pixel size, ``plane_spacing`` is it. A folder with a HEYEX
         XML export is read by that. The files of a DICOM series are put in the order that they tell, which may
         give the distance, too.
 
@@ -110,15 +110,13 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
         If the folder has no image, or its images differ in size, colour, type or eye, or one of them is a volume,
         or they are DICOM files of several series.
     """
-    from napari_claps.io import read
-
     folder = Path(folder)
     files = images_in(folder)
     exports = [file for file in files if suffix_of(file) == ".xml"]
     if len(exports) > 1:
         raise InputError(f"{folder}: holds {len(exports)} HEYEX exports; give one of them, such as {exports[0].name}.")
     if exports:
-        return read(exports[0])
+        return read_file(exports[0])
     distance = None
     if dicom := [file for file in files if identify(file).name == "DICOM"]:
         if len(dicom) < len(files):
@@ -127,13 +125,13 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
                              "others away, or give the files one by one.")
         series = sort_series(dicom)
         files, distance = list(series.files), series.distance
-    first = read(files[0])
+    first = read_file(files[0])
     check_claim(str(folder), (len(files), *first.data.shape), first.data.itemsize,
                 sum(file.stat().st_size for file in files), compressed=True)  # fmt: skip
     volume = np.empty((len(files), *first.data.shape), first.data.dtype)
     spacings, sides, lines = set(), {first.laterality: files[0]}, []
     for index, file in enumerate(files):
-        image = first if index == 0 else read(file)
+        image = first if index == 0 else read_file(file)
         if image.is_volume:
             raise InputError(f"{file}: is a volume itself; give it alone, not in a folder of B-scans.")
         if (image.data.shape, image.data.dtype) != (first.data.shape, first.data.dtype):
@@ -149,8 +147,9 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
         spacings.add(image.spacing)
         lines.append(image.scan_lines)
     plane_spacing = spacings.pop() if len(spacings) == 1 else None
-    placed = {None if line is None else line.shape for line in lines}
-    scan_lines = np.concatenate(lines) if len(placed) == 1 and None not in placed else None
+    placed = [line for line in lines if line is not None]
+    alike = len(placed) == len(files) and len({line.shape for line in placed}) == 1
+    scan_lines = np.concatenate(placed) if alike else None
     if distance is None and plane_spacing:
         distance = distance_of_lines(scan_lines, volume.shape[2], plane_spacing[1])
     laterality = first.laterality if len(sides) == 1 else None
@@ -158,7 +157,7 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
     return RetinalImage(
         volume, rgb=first.rgb, modality=first.modality, laterality=laterality, device=first.device,
         source=str(folder), spacing=spacing, spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE,
-        metadata={"plane_spacing": plane_spacing} if plane_spacing and not spacing else {}, scan_lines=scan_lines,
+        plane_spacing=plane_spacing, scan_lines=scan_lines,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def read_vol(path: Path) -> RetinalImage:
     RetinalImage
         uint8 grey values by :func:`~napari_claps.io.display.reflectivity_to_grey`: (y, x) for line and
         circle scans, (z, y, x) for rasters and stars, with localizer, scan lines and layer lines. A star
-        has no distance of slices: its spacing is None, ``metadata["plane_spacing"]`` holds that of a slice.
+        has no distance of slices: its spacing is None, ``plane_spacing`` is that of a slice.
 
     Raises
     ------
@@ -107,8 +107,8 @@ def _assemble(header: Any, grey: np.ndarray, ends: np.ndarray, lines: dict[str, 
               source: str) -> RetinalImage:  # fmt: skip
     pattern = _PATTERNS.get(header.scan_pattern, "unknown")
     laterality = _LATERALITY.get(header.scan_position.strip("\0 ").upper())
-    slo_spacing = (header.scale_y_slo, header.scale_x_slo)
-    if not all(np.isfinite(s) and s > 0 for s in slo_spacing):
+    slo_spacing: tuple[float, float] | None = (header.scale_y_slo, header.scale_x_slo)
+    if slo_spacing and not all(np.isfinite(s) and s > 0 for s in slo_spacing):
         slo_spacing = None
     localizer = RetinalImage(
         np.array(header.localizer), modality=Modality.SLO, laterality=laterality, source=f"{source} (localizer)",
@@ -127,14 +127,13 @@ def _assemble(header: Any, grey: np.ndarray, ends: np.ndarray, lines: dict[str, 
         if distance is not None and not distance > 0:
             distance = slice_distance(starts, stops)
         spacing = None if distance is None else (distance, *plane_spacing)
-        if spacing is None:
-            metadata["plane_spacing"] = plane_spacing
     if pattern == "circle" and len(grey) == 1:
         scan_lines = circle_line(starts[0], stops[0], slo_spacing)
     else:
         scan_lines = straight_lines(starts, stops, slo_spacing)
     return RetinalImage(
-        data, modality=Modality.OCT, spacing=spacing, laterality=laterality, source=source, metadata=metadata,
+        data, modality=Modality.OCT, spacing=spacing, plane_spacing=plane_spacing, laterality=laterality,
+        source=source, metadata=metadata,
         spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE, localizer=localizer,
         scan_lines=scan_lines, layers={name: line for name, line in lines.items() if np.isfinite(line).any()},
         device="Heidelberg Engineering Spectralis" if header.version.startswith("HSF") else None,

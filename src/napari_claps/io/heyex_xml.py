@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_claps.errors import InputError
+from napari_claps.io.file import read_file
 from napari_claps.io.pixels import check_claim
 from napari_claps.io.scan_geometry import circle_line, slice_distance, straight_lines
 from napari_claps.types import Modality, RetinalImage, SpacingSource
@@ -32,7 +33,7 @@ def read_heyex_xml(path: Path) -> RetinalImage:
     RetinalImage
         (y, x) for one B-scan, (z, y, x) for several, uint8 as exported, with localizer, scan lines and
         layer lines. The distance of slices is computed from their positions, and the spacing is None
-        (``metadata["plane_spacing"]`` holds that of a slice) where they are not parallel and even.
+        (``plane_spacing`` is that of a slice) where they are not parallel and even.
 
     Raises
     ------
@@ -66,7 +67,8 @@ def read_heyex_xml(path: Path) -> RetinalImage:
     spacing, metadata = _spacing(scans, plane_spacing)
     return RetinalImage(
         data if len(scans) > 1 else data[0], modality=Modality.OCT, laterality=laterality, source=str(path),
-        spacing=spacing, spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE, metadata=metadata,
+        spacing=spacing, plane_spacing=plane_spacing, metadata=metadata,
+        spacing_source=SpacingSource.FILE if spacing else SpacingSource.NONE,
         localizer=localizer, scan_lines=_scan_lines(scans, localizer, metadata["scan_pattern"]),
         layers=_layers(scans, first.shape), device="Heidelberg Engineering Spectralis",
     )  # fmt: skip
@@ -105,12 +107,10 @@ def _name(image: ElementTree.Element) -> str:
 
 
 def _picture(image: ElementTree.Element, path: Path) -> np.ndarray:
-    from napari_claps.io import read
-
     name = _name(image)
     if not name:
         raise InputError(f"{path}: an image has no file name; export it again.")
-    picture = read(path.parent / name)
+    picture = read_file(path.parent / name)
     grey = picture.data
     if picture.is_volume or picture.rgb or grey.dtype != np.uint8:
         raise InputError(f"{path}: picture {name} is not an 8-bit grey image.")
@@ -158,8 +158,6 @@ def _spacing(
     distance = slice_distance(ends[:, 0], ends[:, 1])
     metadata: dict[str, Any] = {"scan_pattern": "unknown" if distance is None else "raster"}
     if distance is None or plane_spacing is None:
-        if plane_spacing is not None:
-            metadata["plane_spacing"] = plane_spacing
         return None, metadata
     return (distance, *plane_spacing), metadata
 

@@ -147,7 +147,7 @@ def main(reader: str, path: str, answer: str) -> None:
         text = f"{path}: the file is damaged, truncated or of a variant that is not understood ({kind})."
         arrays = {"told": np.array(json.dumps({"error": text}))}
     temporary = Path(answer).with_suffix(".part.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, allow_pickle=False, **arrays)
     os.replace(temporary, answer)
 
 

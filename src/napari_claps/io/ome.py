@@ -22,8 +22,10 @@ def physical_sizes(text: str | None) -> dict[str, float]:
     ValueError
         If a size is no number.
     """
-    pixels, sizes = _pixels(text), {}
-    for axis in "XYZ" if pixels is not None else "":
+    pixels, sizes = _pixels(text), dict[str, float]()
+    if pixels is None:
+        return {}
+    for axis in "XYZ":
         size = pixels.get(f"PhysicalSize{axis}")
         factor = mm_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))  # the default of the schema
         if size is not None and factor is not None:

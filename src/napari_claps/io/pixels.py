@@ -167,8 +167,9 @@ def _to_8_bit(data: np.ndarray, source: str) -> np.ndarray:
 
 
 def _human(n: int) -> str:
+    size = float(n)
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if n < 1024 or unit == "TiB":
-            return f"{n:.0f} {unit}"
-        n /= 1024
+        if size < 1024 or unit == "TiB":
+            return f"{size:.0f} {unit}"
+        size /= 1024
     raise AssertionError("unreachable")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -40,7 +39,7 @@ def read_tiff(path: Path) -> RetinalImage:
         calibration of ImageJ become the spacing; the dots per inch of a plain
         TIFF do not, since they are for printing. When only the pixel size
         within a slice is known, the spacing is None and
-        ``metadata["plane_spacing"]`` holds it. Large uncompressed stacks are a
+        ``plane_spacing`` is it. Large uncompressed stacks are a
         read-only memory map.
 
     Raises
@@ -132,7 +131,7 @@ def _decode(series: tifffile.TiffPageSeries, path: Path) -> tuple[str, np.ndarra
         return series.axes + "S", (colours >> shift).astype(np.uint8)[index]
     inverse = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and series.dtype.kind in "bu"
     # The dtype of tifffile is always native; the order of the bytes in the file (big-endian in ImageJ's) is beside it.
-    native = page.dtype.newbyteorder(page.parent.byteorder).isnative
+    native = page.dtype is not None and page.dtype.newbyteorder(page.parent.byteorder).isnative
     if series.dataoffset is not None and series.nbytes >= MAP_FROM and native and not inverse:
         mapped = np.memmap(path, dtype=series.dtype, mode="r", offset=series.dataoffset, shape=series.shape)
         return series.axes, mapped
@@ -172,13 +171,11 @@ def _arrange(data: np.ndarray, axes: str, spacing: dict[str, float], names: list
     data = np.transpose(data, [axes.index(axis) for axis in order])
     data, rgb = grey_or_rgb(data, source, colour=bool(colours))
 
-    sizes = tuple(spacing.get(axis) for axis in order if axis != "S")
-    metadata: dict[str, Any] = {}
-    if None in sizes and sizes[-1] is not None and sizes[-2] is not None:
-        metadata["plane_spacing"] = sizes[-2:]
-    known = None if None in sizes else sizes
+    placed = [axis for axis in order if axis != "S"]
+    plane = (spacing["Y"], spacing["X"]) if {"Y", "X"} <= spacing.keys() else None
+    known = tuple(spacing[axis] for axis in placed) if set(placed) <= spacing.keys() else None
     return RetinalImage(
-        data, rgb=rgb, source=source, metadata=metadata, spacing=known,
+        data, rgb=rgb, source=source, spacing=known, plane_spacing=plane,
         spacing_source=SpacingSource.NONE if known is None else SpacingSource.FILE,
     )  # fmt: skip
 

@@ -53,7 +53,7 @@ def read_vendor(path: Path) -> RetinalImage:
 def parse_vendor(path: Path) -> RetinalImage:
     """Read in this process; :func:`read_vendor` calls it in a child."""
     # oct-converter 0.7 uses the binary mode of fromstring, which NumPy 2.3 removed. We are alone in this process.
-    np.fromstring = np.frombuffer
+    setattr(np, "fromstring", np.frombuffer)  # noqa: B010 - a type checker refuses the plain way
     readers = require("oct_converter.readers", extra="vendor", what=f"{path}: reading {path.suffix}")
     match path.suffix.lower():
         case ".fda":
@@ -95,7 +95,7 @@ def _topcon_spacing(reader: Any, header: Any) -> dict[str, Any]:
     if not all(np.isfinite(s) and s > 0 for s in (x, y)):
         return {"spacing": None}
     if header.get("scan_mode") != _TOPCON_RASTER or not (np.isfinite(z) and z > 0):
-        return {"spacing": None, "metadata": {"plane_spacing": (y, x)}}
+        return {"spacing": None, "plane_spacing": (y, x)}
     return {"spacing": (z, y, x)}
 
 

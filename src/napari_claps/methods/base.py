@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Query:
+    """What is looked for: a prompt, and the thresholds by which it is answered.
+
+    Parameters
+    ----------
+    prompt : Prompt
+    pair : Pair
+        Of the modality and the target; defaults for free text.
+    """
+
+    prompt: Prompt
+    pair: Pair
+
+
+@dataclass(frozen=True)
 class ViewPoint:
     """A point x, y in pixels of a view, inside the object that is meant or outside of it."""
 
@@ -59,7 +74,7 @@ class Prompter(Protocol):
 
     text_weight: float | None
 
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+    def find(self, features: ImageFeatures, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """Return the boxes of each view of the batch, best first.
 
@@ -67,10 +82,8 @@ class Prompter(Protocol):
         ----------
         features : ImageFeatures
             Of B views of one image or volume; the encoder has run and does not run again.
-        prompts : sequence of Prompt
-            What to find: compact targets only, a tree or a band has no use for a box.
-        pairs : sequence of Pair
-            Modality and thresholds of each prompt.
+        queries : sequence of Query
+            What to find, all of one modality: compact targets only, a tree or a band has no use for a box.
         view_size : tuple of int
             Height and width of the views in pixels.
 

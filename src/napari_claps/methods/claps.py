@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from napari_claps.methods.base import ViewBox
+from napari_claps.methods.base import Query, ViewBox
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.bundles.manifest import Pair
 from napari_claps.models.networks.clip import ImageFeatures
 from napari_claps.models.networks.detector import RetinalDetector
-from napari_claps.types import Modality, Prompt
+from napari_claps.types import Modality
 from napari_claps.words.vocabulary import class_text, targets_of
 
 NEVER = 2.0
@@ -26,19 +25,19 @@ class ClapsPrompter:
         if bundle.detector is None:  # nothing to weigh the text's own masks against
             self.text_weight = 1.0
 
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+    def find(self, features: ImageFeatures, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`."""
         detector = self._bundle.detector
         if detector is None:
             return [[] for _ in features.views]
-        asked = [p.text for p in prompts]
+        asked = [query.prompt.text for query in queries]
         # The detector reads all texts at once, and a score depends a little on the others. Ours always gets the same
         # ones, so that a target has the same boxes whatever is asked with it; official ones pay for every text.
-        texts = compact_texts(pairs[0].modality) if isinstance(detector, RetinalDetector) else []
+        texts = compact_texts(queries[0].pair.modality) if isinstance(detector, RetinalDetector) else []
         texts = list(dict.fromkeys([*texts, *asked]))
         owners = [[i for i, own in enumerate(asked) if own == text] for text in texts]
-        lowest = [min((pairs[i].box_threshold for i in group), default=NEVER) for group in owners]
+        lowest = [min((queries[i].pair.box_threshold for i in group), default=NEVER) for group in owners]
         found = detector.find_boxes(features, self._bundle.detector_text(tuple(texts)), threshold=lowest)
         return [
             [ViewBox((x0, y0, x1, y1), owner, score) for (x0, y0, x1, y1), index, score in

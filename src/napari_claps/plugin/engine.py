@@ -4,66 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_claps.errors import InputError
+from napari_claps.io.fingerprint import sha256_of
 from napari_claps.plugin.layers import LayerSource
 from napari_claps.plugin.triton import hide_triton_from_torch
 from napari_claps.settings import Settings
-from napari_claps.trust.anatomy import Violation, find_violations
+from napari_claps.study.request import Request
+from napari_claps.study.study import Study, StudySlice
 from napari_claps.trust.prompt_check import PromptCheck, check_prompts
-from napari_claps.types import Modality, ModalityGuess, SliceResult
-from napari_claps.volumes.doubts import Doubt, doubtful_places
-from napari_claps.volumes.linking import SliceLinker, rule_for
-from napari_claps.volumes.numbering import VolumeLinks, number_objects
+from napari_claps.types import ModalityGuess
 
 if TYPE_CHECKING:
     from napari_claps.inference.pipeline import Pipeline
     from napari_claps.models.bundles.bundle import Bundle
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is to be segmented; `region` is (y0, x0, y1, x1) in pixels, end exclusive."""
-
-    source: LayerSource
-    targets: Sequence[str]
-    settings: Settings
-    modality: ModalityGuess | None = None
-    slices: Sequence[int] | None = None
-    region: tuple[int, int, int, int] | None = None
-
-    @property
-    def n_slices(self) -> int:
-        """Number of slices that are asked for."""
-        if self.slices is not None:
-            return len(self.slices)
-        return self.source.shape[0] if len(self.source.shape) == 3 else 1
-
-    def linker(self) -> SliceLinker | None:
-        """A linker for the objects of several slices, None if they are not to be linked."""
-        if not self.settings.link_slices or self.n_slices < 2:
-            return None
-        spacing = self.source.spacing
-        return SliceLinker(spacing, rule_for(spacing, score_threshold=self.settings.score_threshold))
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """What was found in a slice, and what of it cannot be in an eye."""
-
-    result: SliceResult
-    violations: tuple[Violation, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Linked:
-    """The numbers of the objects of a volume, and the places to look at."""
-
-    links: VolumeLinks
-    doubts: list[Doubt]
+    from napari_claps.results.findings import Findings
 
 
 class Engine:
@@ -79,39 +37,37 @@ class Engine:
         with self._lock:
             return self._pipeline(settings).detect_modality(image)
 
-    def run(self, request: Request, linker: SliceLinker | None = None) -> Generator[Slice, None, None]:
-        """Yield slice by slice.
+    def run(self, source: LayerSource, request: Request,
+            modality: ModalityGuess | None = None) -> Iterator[Study | StudySlice]:
+        """Yield the study before its work begins, then slice by slice.
 
         The lock is held while a slice is computed and not between slices, so that an
-        abandoned run blocks nobody. B-scans are entered into the linker; the z axis of
-        other volumes is time or a slab, where nothing goes through.
+        abandoned run blocks nobody. Whoever got the study brings it to an end, by `finish` or `Study.close`.
         """
-        image = request.source.image()
+        image, sha256 = source.image(), _sha256(source)
         with self._lock:
-            results = self._pipeline(request.settings).run(
-                image, request.targets, modality=request.modality, slices=request.slices, region=request.region)
-        with closing(results):
+            study = Study(image, request, self._pipeline(request.settings), modality=modality, input_sha256=sha256)
+        yield study
+        with closing(study.run()) as slices:
             while True:
                 with self._lock:
-                    result = next(results, None)
-                if result is None:
+                    found = next(slices, None)
+                if found is None:
                     return
-                if linker is not None and result.modality.modality is Modality.OCT:
-                    linker.add(result)
-                yield Slice(result, find_violations(result, image))
+                yield found
 
-    def check_prompts(self, request: Request, slice_index: int) -> PromptCheck:
+    def finish(self, study: Study) -> Findings:
+        """Bring a study to an end, also one that was cancelled: what has come is linked, measured and written down."""
+        with study, self._lock:
+            return study.finish()
+
+    def check_prompts(self, source: LayerSource, request: Request, slice_index: int,
+                      modality: ModalityGuess | None = None) -> PromptCheck:
         """Run a slice with true and wrong texts, see `napari_claps.trust.prompt_check`."""
-        image = request.source.image()
+        image = source.image()
         with self._lock:
             return check_prompts(self._pipeline(request.settings), image, request.targets, slice_index=slice_index,
-                                 modality=request.modality, region=request.region)
-
-    @staticmethod
-    def link(linker: SliceLinker) -> Linked:
-        """Number the objects of the slices that were entered, and list the doubtful places."""
-        links = number_objects(linker)
-        return Linked(links, doubtful_places(links))
+                                 modality=modality, region=request.region)
 
     def _pipeline(self, settings: Settings) -> Pipeline:
         hide_triton_from_torch()
@@ -128,3 +84,11 @@ class Engine:
             # Slices of a batch arrive together; alone, they arrive and can be cancelled one by one.
             settings = dataclasses.replace(settings, batch_size=1)
         return Pipeline(bundle, settings)
+
+
+def _sha256(source: LayerSource) -> str | None:
+    """That of the file whose pixels are looked at; None where they come from no file, or it is gone."""
+    try:
+        return None if source.path is None else sha256_of(source.path)
+    except InputError:
+        return None

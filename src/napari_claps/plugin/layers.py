@@ -5,17 +5,17 @@ from __future__ import annotations
 import colorsys
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pint
 
 from napari_claps.errors import InputError
 from napari_claps.io.pixels import grey_or_rgb
 from napari_claps.plugin.origin import ORIGIN, Origin, origin_of
+from napari_claps.session.layers import Placement
 from napari_claps.types import Box, BoxSource, Modality, RetinalImage, SpacingSource
 from napari_claps.words.appearance import label_colour, shown_name
 from napari_claps.words.vocabulary import kind_of
@@ -46,46 +46,41 @@ def spatial_metadata(layer: Layer) -> dict[str, Any]:
 
 
 def spacing_of(layer: Layer) -> tuple[float, ...] | None:
-    """Millimetres per pixel along each axis of `layer`, or None if an axis is not in a unit of length.
-
-    A scale in pixels is not a spacing: it says how the image is shown, not how large the eye is.
-    """
-    to_world = np.asarray(layer.affine.linear_matrix) @ np.asarray(layer.rotate) @ np.diag(layer.scale)
-    steps = np.linalg.norm(to_world, axis=0)
-    spacing = []
-    for step, unit in zip(steps, layer.units, strict=True):
-        if unit.dimensionality != {"[length]": 1}:
-            return None
-        spacing.append(float((step * unit).to("mm").magnitude))
-    return tuple(spacing)
+    """Millimetres per pixel along each axis of `layer`, or None if an axis is not in a unit of length."""
+    return spacing_in({**spatial_metadata(layer), "affine": layer.affine.affine_matrix})
 
 
 def spacing_in(attributes: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Like `spacing_of`, from the attributes of a layer data tuple."""
-    registry = pint.get_application_registry()
-    units = [registry.Unit(str(unit)) for unit in attributes["units"]]
-    if any(unit.dimensionality != {"[length]": 1} for unit in units):
-        return None
-    return tuple(float((abs(step) * unit).to("mm").magnitude)
-                 for step, unit in zip(attributes["scale"], units, strict=True))
+    return Placement(**{name: attributes[name] for name in SPATIAL if name in attributes}).spacing
 
 
 @dataclass(frozen=True, eq=False)
 class LayerSource:
     """What was read from an image layer on the main thread; its pixels are read later, off that thread.
 
-    `data` is the array-like of the layer at full resolution, perhaps lazy.
+    Parameters
+    ----------
+    data : array-like
+        Of the layer at full resolution, perhaps lazy.
+    rgb : bool
+    name : str
+        Of the layer.
+    spacing : tuple of float or None
+        mm per axis, as the layer is placed now.
+    origin : Origin or None
+        What the file says, if the layer shows the whole of it.
+    modality, laterality
+        As the layer's metadata say, where there is no origin.
     """
 
     data: Any
     rgb: bool
     name: str
     spacing: tuple[float, ...] | None
-    spacing_source: SpacingSource
+    origin: Origin | None
     modality: Modality | None
     laterality: str | None
-    layers: Mapping[str, np.ndarray]
-    """Layer lines of the device."""
 
     @classmethod
     def of(cls, layer: Image) -> LayerSource:
@@ -103,19 +98,14 @@ class LayerSource:
                 "Split it into layers of at most 3 axes, for example with 'Layers > Data > Split Stack', and take one."
             )
         known = layer.metadata.get(KEY) or {}
-        spacing = spacing_of(layer)
         data = layer.data[0] if layer.multiscale else layer.data
         origin = origin_of(layer)
-        whole = origin is not None and origin.image.data.shape == tuple(data.shape)  # lines do not fit a part of it
+        whole = origin is not None and origin.image.data.shape == tuple(data.shape)  # of a part nothing else fits
         return cls(
-            data=data,
-            rgb=bool(layer.rgb),
-            name=layer.name,
-            spacing=spacing,
-            spacing_source=_spacing_source(spacing, known),
+            data=data, rgb=bool(layer.rgb), name=layer.name, spacing=spacing_of(layer),
+            origin=origin if whole else None,
             modality=Modality(known["modality"]) if known.get("modality") in set(Modality) else None,
             laterality=known.get("laterality"),
-            layers=origin.image.layers if whole else {},
         )
 
     @property
@@ -123,20 +113,38 @@ class LayerSource:
         """(y, x) or (z, y, x), without colour."""
         return tuple(int(n) for n in self.data.shape[: self.data.ndim - int(self.rgb)])
 
+    @property
+    def path(self) -> Path | None:
+        """The file whose pixels these are, if they are."""
+        return self.origin.path if self.origin is not None and self.data is self.origin.image.data else None
+
     def image(self) -> RetinalImage:
-        """Read the pixels, by the rules that hold for files.
+        """Read the pixels, by the rules that hold for files, with what the file says and the layer's own spacing.
 
         Raises
         ------
         InputError
             If the pixels are not finite real numbers, if a fourth channel hides some, or if they are too few.
         """
+        if self.origin is not None and self.data is self.origin.image.data:
+            return self._placed(self.origin.image)
         pixels, rgb = grey_or_rgb(np.asarray(self.data), f"Layer {self.name!r}", colour=self.rgb)
+        if self.origin is not None and (self.origin.image.rgb, self.origin.image.data.shape) == (rgb, pixels.shape):
+            return self._placed(replace(self.origin.image, data=pixels, source=self.name))
         return RetinalImage(
-            data=pixels, rgb=rgb, modality=self.modality, spacing=self.spacing,
-            spacing_source=self.spacing_source, laterality=self.laterality, source=self.name,
-            layers=self.layers,
+            data=pixels, rgb=rgb, modality=self.modality, spacing=self.spacing, laterality=self.laterality,
+            spacing_source=SpacingSource.NONE if self.spacing is None else SpacingSource.USER, source=self.name,
         )
+
+    def _placed(self, image: RetinalImage) -> RetinalImage:
+        """The image with the spacing of the layer, where somebody changed it in the viewer."""
+        said = image.spacing
+        if self.spacing is None and said is None:
+            return image  # the file may still know the spacing within a slice
+        if self.spacing is not None and said is not None and np.allclose(self.spacing, said, rtol=1e-6, atol=0):
+            return image
+        source = SpacingSource.NONE if self.spacing is None else SpacingSource.USER
+        return replace(image, spacing=self.spacing, plane_spacing=None, spacing_source=source)
 
 
 def image_layer_data(
@@ -250,12 +258,3 @@ def box_style(plane_shape: tuple[int, int]) -> dict[str, Any]:
 def box_colours(boxes: Sequence[Box]) -> np.ndarray:
     """Edge colours as (n, 4) RGBA in 0..1."""
     return np.array([(*target_colour(b.label), 1.0) for b in boxes], dtype=float).reshape(-1, 4)
-
-
-def _spacing_source(spacing: tuple[float, ...] | None, known: Mapping[str, Any]) -> SpacingSource:
-    if spacing is None:
-        return SpacingSource.NONE
-    read = known.get("spacing_mm")
-    if read is not None and len(read) == len(spacing) and np.allclose(read, spacing):
-        return SpacingSource(known.get("spacing_source", SpacingSource.FILE))
-    return SpacingSource.USER  # set in the viewer, by hand or by another plugin

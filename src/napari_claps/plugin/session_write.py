@@ -26,6 +26,7 @@ from napari_claps.session import (
     write_session,
 )
 from napari_claps.settings import Settings
+from napari_claps.study.replay import request_of
 from napari_claps.types import Modality, RetinalImage, SpacingSource
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -148,7 +149,7 @@ def _facts(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Settings, targets and provenance: of the session that the layers came from, else of the last run."""
     known = [found for attributes in layers if isinstance(found := attributes["metadata"].get(KEY), Mapping)]
     opened = next((found[SESSION] for found in known if SESSION in found), None)
-    runs = [found for found in known if "bundle" in found]
+    runs = [found["provenance"] for found in known if isinstance(found.get("provenance"), Mapping)]
     labels = [str(found["label"]) for found in known if found.get("content") == "masks" and "label" in found]
     facts = opened or (_facts_of_run(runs[-1]) if runs else {})
     settings = None
@@ -161,19 +162,9 @@ def _facts(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _facts_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What the metadata of a result layer say, in the words of ``provenance.json``."""
-    names = {field.name for field in dataclasses.fields(Settings)} & set(run)
-    axes = "zyx"[-len(run.get("shape") or "zyx") :]
-    provenance = {
-        "program": f"napari-claps {run.get('version')}",
-        "written": run.get("started"),
-        "input": {"shape": run.get("shape"), "laterality": run.get("laterality")},
-        "spacing": {"mm": run.get("spacing_mm"), "axes": axes, "source": run.get("spacing_source")},
-        "modality": {"id": run.get("modality"), "decided_by": run.get("modality_decided_by"),
-                     "probability": run.get("modality_probability")},
-        "bundle": {"name": run["bundle"], "version": run.get("bundle_version"), "sha256": run.get("bundle_sha256")},
-        "slices": run.get("slices"), "method": run.get("method"), "seed": run.get("seed"),
-        "score_threshold": run.get("score_threshold"), "device": run.get("device"), "linked": run.get("linked", False),
-    }  # fmt: skip
-    return {"settings": {name: run[name] for name in names}, "provenance": plain(provenance)}
+def _facts_of_run(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings and provenance of the run that the metadata of a result layer tell of."""
+    with contextlib.suppress(ClapsError):
+        return {"settings": dataclasses.asdict(request_of(provenance, where="metadata").settings),
+                "provenance": provenance}
+    return {}

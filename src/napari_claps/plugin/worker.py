@@ -26,8 +26,8 @@ class Failure:
     error: Exception
 
 
-class Job(QObject):
-    """Work under way: made by `start_job`, stopped by `cancel`.
+class Work(QObject):
+    """Work under way: made by `start_work`, stopped by `cancel`.
 
     It lives as a child of the widget that asked for it, on the main thread: when the
     widget is deleted, nothing is reported any more and the work stops.
@@ -104,7 +104,7 @@ class Job(QObject):
         self.deleteLater()
 
 
-def start_job(
+def start_work(
     function: Callable[..., Any],
     *args: Any,
     on_result: Callable[[Any], None],
@@ -112,7 +112,7 @@ def start_job(
     progress: dict[str, Any] | None = None,
     parent: QObject | None = None,
     threads: bool = True,
-) -> Job:
+) -> Work:
     """Run a function, or a generator function, in a thread and report on the main thread.
 
     Parameters
@@ -130,7 +130,7 @@ def start_job(
     threads : bool
         False does the work before this function returns.
     """
-    job = Job(parent, on_result, on_end)
+    job = Work(parent, on_result, on_end)
     function = (_failing_generator if isgeneratorfunction(function) else _failing)(function)
     if threads:
         job.run_threaded(function, args, progress)

@@ -4,7 +4,7 @@ from napari_claps.io.fingerprint import sha256_of
 from napari_claps.results.coco import coco_detections
 from napari_claps.results.folder import FILES, ResultFiles, expected_files
 from napari_claps.results.mask_writer import MaskWriter
-from napari_claps.results.provenance import library_versions, machine, provenance, request
+from napari_claps.results.provenance import library_versions, machine, provenance
 
 __all__ = ["FILES", "MaskWriter", "ResultFiles", "coco_detections", "expected_files", "library_versions", "machine",
-           "provenance", "request", "sha256_of"]
+           "provenance", "sha256_of"]

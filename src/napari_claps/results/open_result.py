@@ -11,8 +11,8 @@ import numpy as np
 
 from napari_claps.errors import InputError
 from napari_claps.io.ome import physical_sizes
-from napari_claps.io.units import mm_per
 from napari_claps.results.coco import read_detections
+from napari_claps.results.mask_reader import read_labels
 from napari_claps.results.saved_result import MASKS, SavedResult, distinct_name, section
 from napari_claps.session import BoxLayer, MaskLayer, is_session, read_session
 
@@ -41,8 +41,6 @@ def open_result(path: str | Path) -> SavedResult:
 
 
 def _from_files(path: Path) -> SavedResult:
-    from napari_claps.evaluate.files import read_labels
-
     labels = read_labels(path)
     beside = path.parent if path.name == MASKS else None
     provenance = _provenance(beside / "provenance.json") if beside else {}
@@ -57,22 +55,9 @@ def _from_files(path: Path) -> SavedResult:
     elif spacing is not None and len(spacing) != len(shape):
         spacing = None
 
-    def read_planes(name: str) -> Iterator[np.ndarray]:
-        import tifffile
-
-        try:
-            with tifffile.TiffFile(labels.source) as file:
-                pages = file.series[0].pages
-                for index in labels.pages[name]:
-                    yield pages[index].asarray().reshape(shape[-2:])
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise InputError(f"{labels.source}: is damaged or truncated ({error}).") from error
-
     boxes, table = (beside / "boxes.json", beside / "measurements.csv") if beside else (None, None)
     return SavedResult(
-        path, labels.names, shape, spacing, read_planes, provenance=provenance,
+        path, labels.names, shape, spacing, labels.planes, provenance=provenance,
         boxes=read_detections(boxes).boxes if boxes and boxes.is_file() else (),
         table=table if table and table.is_file() else None,
         plane_spacing=(sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None,
@@ -106,16 +91,12 @@ def _from_session(path: Path) -> SavedResult:
     for layer in masks:
         by_name[distinct_name(layer.label, layer.name, by_name)] = layer.data
     place, shape = masks[0].placement, masks[0].data.shape
-    factors = [mm_per(unit) for unit in place.units or ()]
-    spacing = None
-    if place.scale and factors and None not in factors:
-        spacing = tuple(abs(step) * factor for step, factor in zip(place.scale, factors, strict=True))
 
     def read_planes(name: str) -> Iterator[np.ndarray]:
         return iter(by_name[name].reshape(-1, *shape[-2:]))
 
     boxes = tuple(box for layer in session.layers if isinstance(layer, BoxLayer) for box in layer.boxes)
-    return SavedResult(path, tuple(by_name), shape, spacing, read_planes, boxes, session.provenance,
+    return SavedResult(path, tuple(by_name), shape, place.spacing, read_planes, boxes, session.provenance,
                        slices=_slices(session.provenance))
 
 

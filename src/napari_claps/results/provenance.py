@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_claps import __version__
 from napari_claps.measurement import scale_source
@@ -50,29 +53,26 @@ def machine() -> dict[str, Any]:
     return facts
 
 
-def request(input_sha256: str, manifest: BundleManifest, settings: Settings, targets: list[str],
-            slices: str | None = None, *, region: tuple[int, int, int, int] | None = None,
-            check_prompts: bool = False) -> dict[str, Any]:
-    """Return what a run was asked to do; two runs with the same request have the same result.
+class MaskDigests:
+    """SHA-256 of the masks of a result, as they come: of masks as such, not of a file, which depends on a library.
 
-    Device and batch size are not part of it: they change the time, not the result.
+    Parameters
+    ----------
+    labels : sequence of str
     """
-    return {
-        "input_sha256": input_sha256,
-        "bundle_sha256": manifest.sha256,
-        "targets": targets or "all",
-        "slices": slices,
-        "region": None if region is None else list(region),
-        "modality": settings.modality,
-        "method": settings.method,
-        "score_threshold": settings.score_threshold,
-        "link_slices": settings.link_slices,
-        "uncertainty": settings.uncertainty,
-        "mirrored": settings.mirrored,
-        "coverage": settings.coverage,
-        "seed": settings.seed,
-        "check_prompts": check_prompts,
-    }
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._digests = {label: hashlib.sha256() for label in labels}
+
+    def add(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Take the (y, x) instance numbers of the next slice."""
+        for label, digest in self._digests.items():
+            digest.update(np.ascontiguousarray(masks[label], "<u2").tobytes())
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Per label: of its planes as little-endian uint16, in the order in which the slices came."""
+        return {label: digest.hexdigest() for label, digest in self._digests.items()}
 
 
 def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: BundleManifest, settings: Settings,
@@ -85,7 +85,7 @@ def provenance(image: RetinalImage, asked: Mapping[str, Any], *, manifest: Bundl
     ----------
     image : RetinalImage
     asked : mapping
-        From `request`.
+        What the run was asked for, see `napari_claps.study.request.Request.facts`.
     manifest, settings, device, modality, prompts
         What was really used.
     slices : list of int

@@ -170,11 +170,13 @@ def _image(image: ImageReference | RetinalImage, arrays: Arrays, folder: Path) -
         # An absolute path names the machine and its user; it is kept only where the image lies elsewhere.
         return {"path": _relative(image.path, folder), "absolute": None if inside else image.path,
                 "sha256": image.sha256}  # fmt: skip
+    # Where the slice distance is not known, the spacing of a slice stands among the metadata, as it always did.
+    plane = {} if image.spacing or not image.plane_spacing else {"plane_spacing": image.plane_spacing}
     return {
         "data": _add(arrays, image.data), "rgb": image.rgb, "modality": image.modality and str(image.modality),
         "spacing": image.spacing and [float(s) for s in image.spacing], "spacing_source": str(image.spacing_source),
         "laterality": image.laterality, "source": Path(image.source).name, "device": image.device,
-        "metadata": _plain(image.metadata, "metadata of the image"),
+        "metadata": _plain({**image.metadata, **plane}, "metadata of the image"),
         "localizer": image.localizer and _image(image.localizer, arrays, folder),
         "scan_lines": None if image.scan_lines is None else _add(arrays, image.scan_lines),
         "layers": {name: _add(arrays, line) for name, line in image.layers.items()},
@@ -188,11 +190,12 @@ def _read_image(item: dict[str, Any], read_array: ReadArray, folder: Path) -> Im
         path = beside if absolute is None or beside.exists() else Path(text(absolute))
         return ImageReference(str(path), text(item["sha256"]))
     spacing, modality, localizer, lines = (item[name] for name in ("spacing", "modality", "localizer", "scan_lines"))
+    metadata = {name: _tuples(value) for name, value in _mapping(item["metadata"]).items()}
     return RetinalImage(
         read_array(item["data"]), rgb=bool(item["rgb"]), modality=modality and Modality(modality),
         spacing=spacing and tuple(float(s) for s in spacing), spacing_source=SpacingSource(item["spacing_source"]),
         laterality=item["laterality"], source=text(item["source"]), device=item["device"],
-        metadata={name: _tuples(value) for name, value in _mapping(item["metadata"]).items()},
+        plane_spacing=metadata.pop("plane_spacing", None), metadata=metadata,
         localizer=localizer and _read_image(localizer, read_array, folder),
         scan_lines=None if lines is None else read_array(lines),
         layers={name: read_array(number) for name, number in _mapping(item["layers"]).items()},

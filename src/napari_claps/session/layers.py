@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_claps.errors import InputError
+from napari_claps.io.units import mm_per
 from napari_claps.types import Box, RetinalImage
 
 Rgba = tuple[float, float, float, float]
@@ -77,6 +78,26 @@ class Placement:
             if (value := getattr(self, name)) is not None:
                 return len(value)
         return None if self.affine is None else len(self.affine) - 1
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Millimetres per pixel along each axis, as scale, shear, rotation and affine together make it.
+
+        None where the units are not lengths: a scale in pixels says how an image is shown, not how large an eye is.
+        """
+        factors = [mm_per(unit) for unit in self.units or ()]
+        if not factors or None in factors or (self.scale is None and self.affine is None):
+            return None
+        n = len(factors)
+        to_world = np.diag(np.ones(n) if self.scale is None else np.asarray(self.scale))
+        if self.shear is not None:
+            to_world = _shear_matrix(np.asarray(self.shear, float), n) @ to_world
+        if self.rotate is not None:
+            to_world = np.asarray(self.rotate) @ to_world
+        if self.affine is not None:
+            to_world = np.asarray(self.affine)[:n, :n] @ to_world
+        steps = np.linalg.norm(np.array(factors)[:, None] * to_world, axis=0)
+        return tuple(float(step) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -220,6 +241,15 @@ class ShapeLayer:
 
 
 Layer = ImageLayer | MaskLayer | BoxLayer | ShapeLayer
+
+
+def _shear_matrix(shear: np.ndarray, n: int) -> np.ndarray:
+    """A shear as napari has it, the n (n - 1) / 2 numbers above the diagonal or the whole matrix, as a matrix."""
+    if shear.ndim == 2:
+        return shear
+    matrix = np.eye(n)
+    matrix[np.triu_indices(n, 1)] = shear
+    return matrix
 
 
 def _nested(array: np.ndarray) -> tuple[Any, ...]:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from napari_claps.errors import BundleError, ClapsError
+from napari_claps.errors import ClapsError
 from napari_claps.files.atomic import atomic_path
-from napari_claps.inference.slices import chosen_slices
 from napari_claps.io import read
-from napari_claps.results import ResultFiles, provenance
-from napari_claps.study.jobs import Job, Options
-from napari_claps.trust.anatomy import Violation
-from napari_claps.trust.modality_guard import modality_warning
-from napari_claps.trust.prompt_check import check_prompts, write_prompt_check
-from napari_claps.types import Modality, ModalityGuess, RetinalImage, SliceResult
-from napari_claps.volumes.doubts import doubtful_places, write_doubts
-from napari_claps.volumes.linking import rule_for
-from napari_claps.volumes.numbering import link_slices
+from napari_claps.io.fingerprint import sha256_of
+from napari_claps.results import ResultFiles
+from napari_claps.results.findings import Findings
+from napari_claps.study.jobs import Job
+from napari_claps.study.request import Request
+from napari_claps.study.study import Study
+from napari_claps.types import ModalityGuess
 
 if TYPE_CHECKING:
     from napari_claps.inference.pipeline import Pipeline
-
-logger = logging.getLogger(__name__)
 
 OnSlice = Callable[[int, int], None]
 """Called after each slice with the number of slices done and of all."""
@@ -50,7 +39,7 @@ class Status(StrEnum):
 class Outcome:
     """What became of one input; `reason` and `error` are those of a failure, the rest is that of a new result.
 
-    `warnings` were logged when they came up, and are in the provenance; `violations` are those of anatomy.
+    Warnings were logged when they came up, and are in the findings.
     """
 
     source: Path
@@ -58,14 +47,12 @@ class Outcome:
     folder: Path | None = None
     reason: str = ""
     modality: ModalityGuess | None = None
-    table: pd.DataFrame | None = None
-    warnings: tuple[str, ...] = ()
-    violations: tuple[Violation, ...] = ()
+    findings: Findings | None = None
     seconds: float = 0.0
     error: Exception | None = None
 
 
-def segment_files(jobs: Iterable[Job], pipeline: Pipeline, options: Options,
+def segment_files(jobs: Iterable[Job], pipeline: Pipeline, request: Request,
                   on_slice: OnSlice | None = None) -> Iterator[Outcome]:
     """Segment the files one by one; a failure becomes an outcome and the next file comes.
 
@@ -73,8 +60,8 @@ def segment_files(jobs: Iterable[Job], pipeline: Pipeline, options: Options,
     ----------
     jobs : iterable of Job
     pipeline : Pipeline
-        With the bundle loaded and `options.settings`.
-    options : Options
+        With the bundle loaded and `request.settings`.
+    request : Request
     on_slice : callable, optional
         For progress.
 
@@ -86,7 +73,7 @@ def segment_files(jobs: Iterable[Job], pipeline: Pipeline, options: Options,
     for job in jobs:
         start = time.perf_counter()
         try:
-            outcome = segment_file(job, pipeline, options, on_slice)
+            outcome = segment_file(job, pipeline, request, on_slice)
         except ClapsError as error:
             outcome = Outcome(job.source, Status.FAILED, reason=str(error), error=error)
         except Exception as error:  # a defect of ours or of a library: the other files shall not suffer
@@ -95,15 +82,15 @@ def segment_files(jobs: Iterable[Job], pipeline: Pipeline, options: Options,
         yield replace(outcome, seconds=time.perf_counter() - start)
 
 
-def segment_file(job: Job, pipeline: Pipeline, options: Options, on_slice: OnSlice | None = None) -> Outcome:
+def segment_file(job: Job, pipeline: Pipeline, request: Request, on_slice: OnSlice | None = None) -> Outcome:
     """Segment one file and write its folder, whole or not at all.
 
     Parameters
     ----------
     job : Job
     pipeline : Pipeline
-        With the bundle loaded and `options.settings`.
-    options : Options
+        With the bundle loaded and `request.settings`.
+    request : Request
     on_slice : callable, optional
         For progress.
 
@@ -112,109 +99,27 @@ def segment_file(job: Job, pipeline: Pipeline, options: Options, on_slice: OnSli
     ClapsError
         If the input cannot be read, has no such target, or the output cannot be written. The message names the file.
     """
-    seen = _Seen()
     start = time.perf_counter()
     try:
         image = read(job.source)
-        seen.seconds["read"] = time.perf_counter() - start
-        guess = pipeline.detect_modality(image)
-        seen.seconds["modality"] = time.perf_counter() - start - seen.seconds["read"]
-        return _segment(job, image, guess, pipeline, options, seen, on_slice)
+        seconds = time.perf_counter() - start
+        with Study(image, request, pipeline, input_sha256=sha256_of(job.source)) as study:
+            study.add_seconds("read", seconds)
+            return _write(job, study, pipeline, on_slice)
     except ClapsError as error:
         if str(job.source) in str(error) or str(job.folder) in str(error):
             raise
         raise type(error)(f"{job.source}: {error}") from error
 
 
-@dataclass
-class _Seen:
-    """What is added up while the slices pass: seconds per stage, and the slice in which most was found.
-
-    `fullest` is (targets found, pixels, slice); of equal slices the first one counts.
-    """
-
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    fullest: tuple[int, int, int] = (-1, 0, 0)
-
-    def add(self, result: SliceResult) -> None:
-        for stage, value in result.seconds.items():
-            self.seconds[stage] += value
-        sizes = [int(np.count_nonzero(mask)) for mask in result.masks.values()]
-        found = (sum(size > 0 for size in sizes), sum(sizes))
-        if found > self.fullest[:2]:
-            self.fullest = (*found, result.index)
-
-
-def _segment(job: Job, image: RetinalImage, guess: ModalityGuess, pipeline: Pipeline, options: Options,
-             seen: _Seen, on_slice: OnSlice | None) -> Outcome:
+def _write(job: Job, study: Study, pipeline: Pipeline, on_slice: OnSlice | None) -> Outcome:
     manifest = pipeline.bundle.manifest
-    targets = list(options.targets) or manifest.targets(guess.modality)
-    if not targets:
-        raise BundleError(f"{manifest.name} knows no target in the modality {guess.modality}, only in "
-                          f"{', '.join(manifest.modalities)}. If the modality is wrong, give it with --modality.")
-    slices = sorted(chosen_slices(image, options.slices))
-    prompts = pipeline.prompts(targets, guess.modality)
-    asked = options.request(job.source, manifest)
-    # The z axis of an angiogram is time, and en-face slabs are no neighbours: only B-scans are linked.
-    linked = options.settings.link_slices and guess.modality is Modality.OCT and len(slices) > 1
-    files = ResultFiles(image, prompts, guess, slices, settings=options.settings, model=manifest.name,
-                        version=manifest.version, notice=manifest.notice, linked=linked)
-    found = pipeline.run(image, targets, modality=guess, slices=slices, region=options.region)
-    warnings = _warn(job, [_modality_mismatch(image, guess, pipeline)])  # before the work, so that one can stop it
-    results = _observed(found, len(slices), seen, on_slice)
-    with closing(results), atomic_path(job.folder) as partial:
-        doubts = None
-        if linked:
-            rule = rule_for(image.spacing, score_threshold=options.settings.score_threshold)
-            with link_slices(results, image.spacing, rule=rule) as volume:
-                for result in volume:
-                    files.add(result)
-                doubts = doubtful_places(volume.links)
-        else:
-            for result in results:
-                files.add(result)
-        check = None
-        if options.check_prompts:
-            check = check_prompts(pipeline, image, targets, slice_index=seen.fullest[2], modality=guess,
-                                  region=options.region)
-            warnings += _warn(job, check.warnings)
-        facts = provenance(image, asked, manifest=manifest, settings=options.settings,
-                           device=str(pipeline.bundle.device), modality=guess, prompts=prompts, slices=slices,
-                           seconds=seen.seconds, method_settings=pipeline.method_settings(guess.modality),
-                           warnings=warnings)
-        table = files.write(partial, facts | {"linked": linked})
-        if doubts is not None:
-            write_doubts(doubts, partial / "doubts.csv")
-        if check is not None:
-            write_prompt_check(check, partial)
-    return Outcome(job.source, Status.DONE, job.folder, modality=guess, table=table, warnings=tuple(warnings),
-                   violations=files.violations)
-
-
-def _warn(job: Job, sentences: Iterable[str | None]) -> list[str]:
-    said = [sentence for sentence in sentences if sentence]
-    for sentence in said:
-        logger.warning("%s: %s", job.source, sentence)
-    return said
-
-
-def _modality_mismatch(image: RetinalImage, guess: ModalityGuess, pipeline: Pipeline) -> str | None:
-    """A warning if the user chose another modality than the file states or the bundle detects."""
-    if guess.decided_by != "user":
-        return None
-    try:
-        detected = pipeline.with_settings(modality="auto").detect_modality(image)
-    except BundleError:  # nothing in the bundle can tell: then the user's word stands
-        return None
-    return modality_warning(guess.modality, detected)
-
-
-def _observed(results: Iterator[SliceResult], total: int, seen: _Seen,
-              on_slice: OnSlice | None) -> Iterator[SliceResult]:
-    """Pass the slices on, adding up what is seen and reporting progress."""
-    with closing(results):
-        for done, result in enumerate(results, start=1):
-            seen.add(result)
+    files = ResultFiles(study.image, study.prompts, study.modality, study.slices, settings=study.request.settings,
+                        model=manifest.name, version=manifest.version, notice=manifest.notice)
+    with atomic_path(job.folder) as partial:
+        for done, _ in enumerate(study.run(files.add), start=1):
             if on_slice is not None:
-                on_slice(done, total)
-            yield result
+                on_slice(done, len(study.slices))
+        findings = study.finish()
+        files.write(partial, findings)
+    return Outcome(job.source, Status.DONE, job.folder, modality=study.modality, findings=findings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from napari_claps.errors import ClapsError, OutputError
 from napari_claps.io import list_inputs
 from napari_claps.io.fingerprint import sha256_of
 from napari_claps.io.formats import suffix_of
-from napari_claps.results import expected_files, request
-from napari_claps.settings import Settings
+from napari_claps.results import expected_files
+from napari_claps.study.request import Request
 
 if TYPE_CHECKING:
     from napari_claps.models.bundles.manifest import BundleManifest
@@ -26,28 +26,6 @@ class Job:
 
     source: Path
     folder: Path
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to do with every input.
-
-    `targets` are ids, synonyms or free texts; none means all that the bundle knows in the modality.
-    `slices` is ``START:STOP:STEP`` as in Python, for volumes. `region` is (y0, x0, y1, x1) in pixels, end exclusive.
-    `check_prompts` also runs the middle slice with other texts, to see whether its masks depend on the text.
-    """
-
-    targets: tuple[str, ...] = ()
-    settings: Settings = field(default_factory=Settings)
-    slices: str | None = None
-    region: tuple[int, int, int, int] | None = None
-    check_prompts: bool = False
-    overwrite: bool = False
-
-    def request(self, source: Path, manifest: BundleManifest) -> dict[str, Any]:
-        """Return what is asked for of an input; see `napari_claps.results.request`."""
-        return request(sha256_of(source), manifest, self.settings, list(self.targets), self.slices,
-                       region=self.region, check_prompts=self.check_prompts)
 
 
 def plan(inputs: Iterable[Path], out: Path) -> tuple[list[Job], list[ClapsError]]:
@@ -100,13 +78,13 @@ def folder_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def is_complete(job: Job, options: Options, manifest: BundleManifest) -> bool:
+def is_complete(job: Job, request: Request, manifest: BundleManifest, *, overwrite: bool = False) -> bool:
     """Whether the result folder already holds what is asked for.
 
     Raises
     ------
     OutputError
-        If there is something else, which must not be replaced (unless ``overwrite`` is set and it is a result).
+        If there is something else, which must not be replaced (unless `overwrite` is set and it is a result).
     """
     if not job.folder.exists():
         return False
@@ -114,15 +92,15 @@ def is_complete(job: Job, options: Options, manifest: BundleManifest) -> bool:
     if old is None:
         raise OutputError(f"{job.folder}: exists and is no result of napari-claps, so it is left alone. "
                           "Choose another folder with -o.")
-    if options.overwrite:
+    if overwrite:
         return False
-    new = options.request(job.source, manifest)
+    new = request.facts(sha256_of(job.source), manifest)
     names = (name for name in sorted(new.keys() | old.keys()) if new.get(name) != old.get(name))
     different = ", ".join(name.removesuffix("_sha256") for name in names)
     if different:
         raise OutputError(f"{job.folder}: holds another result (different: {different}). "
                           "Add --overwrite to replace it, or choose another folder with -o.")
-    expected = expected_files(options.settings, check_prompts=options.check_prompts)
+    expected = expected_files(request.settings, check_prompts=request.check_prompts)
     missing = [name for name in expected if not (job.folder / name).is_file()]
     if missing:
         raise OutputError(f"{job.folder}: {', '.join(missing)} is missing. Add --overwrite to make it again.")

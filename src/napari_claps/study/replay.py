@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_claps.errors import BundleError, InputError
 from napari_claps.results.provenance import library_versions, machine
+from napari_claps.session import is_session, read_session
 from napari_claps.settings import Settings
-from napari_claps.study.jobs import Options
+from napari_claps.study.request import Request
 
 if TYPE_CHECKING:
     from napari_claps.models.bundles.manifest import BundleManifest
@@ -33,21 +34,21 @@ class Replay:
         The file.
     facts : mapping
         Its content.
-    options : Options
+    request : Request
         What was asked for then.
     """
 
     path: Path
     facts: Mapping[str, Any]
-    options: Options
+    request: Request
 
-    def with_changes(self, *, bundle: str | None = None, device: str | None = None, overwrite: bool = False,
+    def with_changes(self, *, bundle: str | None = None, device: str | None = None,
                      check_prompts: bool = False) -> Replay:
         """Return a copy that looks for the bundle elsewhere, uses another device, or does more."""
         given = {name: value for name, value in (("bundle", bundle), ("device", device)) if value is not None}
-        options = dataclasses.replace(self.options, settings=self.options.settings.updated(given), overwrite=overwrite,
-                                      check_prompts=self.options.check_prompts or check_prompts)
-        return dataclasses.replace(self, options=options)
+        request = dataclasses.replace(self.request, settings=self.request.settings.updated(given),
+                                      check_prompts=self.request.check_prompts or check_prompts)
+        return dataclasses.replace(self, request=request)
 
     def read_manifest(self) -> BundleManifest:
         """Read the bundle.
@@ -60,7 +61,7 @@ class Replay:
         from napari_claps.models.bundles.manifest import read_manifest
 
         try:
-            return read_manifest(self.options.settings.bundle, self.options.settings.models_folder)
+            return read_manifest(self.request.settings.bundle, self.request.settings.models_folder)
         except BundleError as error:
             then = self.facts["bundle"]
             raise BundleError(f"{self.path}: was made with the bundle {then['name']} {then['version']} (sha256 "
@@ -90,6 +91,8 @@ class Replay:
     def input_difference(self, source: Path, sha256: str) -> str | None:
         """Say it when this is not the image of then."""
         then = self.facts["input"]
+        if then["sha256"] is None:  # made in napari, of pixels that came from no file: the masks will tell
+            return None
         if sha256 == then["sha256"]:
             return None
         return (f"{source} is not the image of then ({then['name']}, sha256 {then['sha256'][:12]}..., here "
@@ -122,7 +125,7 @@ class Replay:
 
 
 def read_replay(path: str | Path) -> Replay:
-    """Read a ``provenance.json``.
+    """Read a ``provenance.json``, or the provenance in a session (``.claps.zip``).
 
     Raises
     ------
@@ -130,12 +133,25 @@ def read_replay(path: str | Path) -> Replay:
         If it cannot be read, or is not one of this program.
     """
     path = Path(path)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}). Give the provenance.json of a result.") from error
+    facts = read_session(path).provenance if is_session(path) else _read_json(path)
+    return Replay(path, facts, request_of(facts, where=str(path)))
+
+
+def request_of(facts: Mapping[str, Any], *, where: str) -> Request:
+    """Return the request whose result has this provenance.
+
+    Parameters
+    ----------
+    facts : mapping
+        Content of a ``provenance.json``.
+    where : str
+        What messages name.
+
+    Raises
+    ------
+    InputError
+        If it is not one of this program, or a damaged one.
+    """
     try:
         if not facts["program"].startswith("napari-claps"):
             raise KeyError("program")
@@ -148,11 +164,19 @@ def read_replay(path: str | Path) -> Replay:
         region = asked.get("region")
         targets = () if asked["targets"] == "all" else tuple(asked["targets"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no provenance.json of napari-claps, or a damaged one ({error} is missing or "
+        raise InputError(f"{where}: is no provenance.json of napari-claps, or a damaged one ({error} is missing or "
                          "wrong).") from error
-    options = Options(targets, Settings().updated(values, where=str(path)), asked.get("slices"),
-                      region=None if region is None else tuple(region), check_prompts=bool(asked.get("check_prompts")))
-    return Replay(path, facts, options)
+    return Request(targets, Settings().updated(values, where=where), asked.get("slices"),
+                   region=None if region is None else tuple(region), check_prompts=bool(asked.get("check_prompts")))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid JSON ({error}). Give the provenance.json of a result.") from error
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from napari_claps.files.csv_rows import write_rows
 from napari_claps.types import RetinalImage, SliceResult
 
 Box = tuple[int, int, int, int]
@@ -115,18 +113,6 @@ def find_violations(result: SliceResult, image: RetinalImage) -> tuple[Violation
               for reason, box in _on_vessel(masks[label], masks["vessel"] > 0)]
     found += [Violation(index, "vein", reason, box) for reason, box in _artery_on_vein(masks)]
     return tuple(found)
-
-
-def write_violations(violations: Iterable[Violation], path: str | Path) -> None:
-    """Write one row per violation; a file with a header alone says that all was checked and nothing found.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-    write_rows(path, ("slice", "structure", "reason", "y0", "x0", "y1", "x1"),
-               ((v.slice_index, v.label, v.reason, *v.box) for v in violations))
 
 
 def ilm_line(image: RetinalImage, index: int) -> np.ndarray | None:

@@ -7,21 +7,16 @@ nonsense, and with the signature of a wrong modality, and the masks are compared
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 import numpy as np
 
-from napari_claps.files.atomic import atomic_path
-from napari_claps.files.csv_rows import write_rows
-from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage
+from napari_claps.models.bundles.manifest import BundleManifest
+from napari_claps.types import Modality, ModalityGuess, Prompt, RetinalImage, SliceResult
 from napari_claps.words.vocabulary import MODALITIES
-
-if TYPE_CHECKING:
-    from napari_claps.inference.pipeline import Pipeline
 
 AGREEMENT = 0.5
 """Dice from which two masks agree too much: half of what is called one thing is also called another."""
@@ -140,31 +135,45 @@ class PromptCheck:
                             "that the modality is right, a wrong one would not show in the mask.")
         return tuple(said)
 
-    def picture(self) -> np.ndarray:
-        """Draw the matrix; (y, x, 3) uint8 RGB."""
-        from napari_claps.results.overlay.matrix import matrix_picture
-
+    @property
+    def suspects(self) -> np.ndarray:
+        """Cells of the matrix whose text should not have found what it found: (targets, texts) bool."""
         values, columns = self.matrix
-        marked = np.zeros(values.shape, bool)
+        found = np.zeros(values.shape, bool)
         for t in self.trials:
-            marked[self.targets.index(t.target), columns.index(t.column[1])] |= t.is_suspect
-        return matrix_picture(
-            values, self.targets, columns, marked=marked,
-            title=f"Does the mask depend on the text? {Path(self.source).name}, slice {self.slice_index}",
-            caption="Dice between the mask of a target (row) and that for another text (column), with the thresholds "
-                    "of the target. Good: 1 at its own text, near 0 elsewhere. -: both empty. Framed: agrees too much.",
-        )  # fmt: skip
+            found[self.targets.index(t.target), columns.index(t.column[1])] |= t.is_suspect
+        return found
 
 
-def check_prompts(pipeline: Pipeline, image: RetinalImage, targets: Sequence[str], *, slice_index: int = 0,
+class LoadedBundle(Protocol):
+    """What is asked of a bundle: which targets it knows."""
+
+    @property
+    def manifest(self) -> BundleManifest: ...
+
+
+class Segmenter(Protocol):
+    """What is asked of a `napari_claps.inference.pipeline.Pipeline`, which is built above this module."""
+
+    @property
+    def bundle(self) -> LoadedBundle: ...
+    def with_settings(self, **changes: object) -> Self: ...
+    def detect_modality(self, image: RetinalImage) -> ModalityGuess: ...
+    def prompts(self, targets: Sequence[str], modality: Modality) -> tuple[Prompt, ...]: ...
+    def run(self, image: RetinalImage, targets: Sequence[str | Prompt], *, modality: ModalityGuess | None = None,
+            slices: Sequence[int] | None = None,
+            region: tuple[int, int, int, int] | None = None) -> Iterator[SliceResult]: ...
+
+
+def check_prompts(pipeline: Segmenter, image: RetinalImage, targets: Sequence[str], *, slice_index: int = 0,
                   modality: ModalityGuess | None = None,
                   region: tuple[int, int, int, int] | None = None) -> PromptCheck:
     """Run one slice with true and with wrong texts.
 
     Parameters
     ----------
-    pipeline : Pipeline
-        Its settings are used, but for uncertainty and coverage, and every text gets one look, not mirrored ones.
+    pipeline : Segmenter
+        A `Pipeline`. Its settings are used, but for uncertainty and coverage, and every text gets one look, not mirrored ones.
     image : RetinalImage
     targets : sequence of str
         Ids, synonyms or free texts. With a single one, the other texts are those of the targets that the bundle knows
@@ -201,18 +210,6 @@ def check_prompts(pipeline: Pipeline, image: RetinalImage, targets: Sequence[str
         trials += [Trial(prompt.label, kind, name, text, int(np.count_nonzero(mask)), _dice(masks[0], mask))
                    for (kind, name, text), mask in zip(texts, masks, strict=True)]
     return PromptCheck(image.source, slice_index, guess.modality, tuple(trials))
-
-
-def write_prompt_check(check: PromptCheck, folder: Path) -> None:
-    """Write ``prompt-check.png`` and ``prompt-check.csv`` into an existing `folder`."""
-    from PIL import Image
-
-    with atomic_path(folder / "prompt-check.png") as path:
-        Image.fromarray(check.picture()).save(path)
-    write_rows(folder / "prompt-check.csv",
-               ("slice", "target", "kind", "name", "text", "pixels", "dice", "agrees_too_much"),
-               ((check.slice_index, t.target, t.kind, t.name, t.text, t.pixels,
-                 "" if np.isnan(t.dice) else f"{t.dice:.4f}", str(t.is_suspect).lower()) for t in check.trials))
 
 
 def wrong_modality(modality: Modality) -> Modality:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from napari_claps.files.csv_rows import write_rows
 from napari_claps.volumes.numbering import VolumeLinks
 
 JUMP = 3.0
@@ -96,19 +94,6 @@ def doubtful_places(links: VolumeLinks) -> list[Doubt]:
         doubts += [d for d in _disagreements(links, label) if (d.slice_index, label) not in listed]
     doubts = [d for d in doubts if d.severity >= LEAST or d.reason is Reason.REMOVED]
     return sorted(doubts, key=lambda d: (-d.severity, d.slice_index, d.label, d.instance))
-
-
-def write_doubts(doubts: Iterable[Doubt], path: str | Path) -> None:
-    """Write doubtful places as CSV, one row each.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-    write_rows(path, ("slice", "structure", "instance", "reason", "severity", "z", "y", "x"),
-               ((d.slice_index, d.label, d.instance, str(d.reason), f"{d.severity:.3f}",
-                 *(f"{p:.1f}" for p in d.position)) for d in doubts))
 
 
 def _of_chain(links: VolumeLinks, label: str, number: int, rows: pd.DataFrame) -> Iterator[Doubt]:

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from napari_claps.errors import InputError
-from napari_claps.types import SliceResult
+from napari_claps.types import Modality, SliceResult
 from napari_claps.words.vocabulary import kind_of
 
 COLUMNS = ("label", "order", "slice", "instance", "pixels", "area", "first", "y", "x", "score")
@@ -89,6 +89,11 @@ def rule_for(spacing: tuple[float, ...] | None, *, score_threshold: float | None
     return replace(rule, keep=max(rule.keep, score_threshold or 0.0))
 
 
+def can_link(modality: Modality) -> bool:
+    """Whether neighbouring slices show the same objects: the z axis of an angiogram is time, en-face slabs lie apart."""
+    return modality is Modality.OCT
+
+
 def is_whole(label: str) -> bool:
     """Whether all pixels of a target are one object: vessel trees and layers."""
     return kind_of(label).is_whole
@@ -152,8 +157,11 @@ class SliceLinker:
         Raises
         ------
         InputError
-            If the slices do not come in ascending order.
+            If the slices do not come in ascending order, or are no B-scans.
         """
+        if not can_link(modality := result.modality.modality):
+            raise InputError(f"Slice {result.index} is no B-scan ({modality}): slices of other images are no neighbours, "
+                             "and their objects cannot be linked.")
         if self.slices and result.index <= self.slices[-1]:
             raise InputError(f"Slice {result.index} comes after slice {self.slices[-1]}: slices can be linked only in "
                              "ascending order, each once.")
@@ -245,7 +253,7 @@ def axial_shift(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray
     best, most = 0, -1
     reach = min(reach, min((len(a) for a, _ in pairs), default=1) - 1)  # a file may claim rows of a nanometre
     for shift in sorted(range(-reach, reach + 1), key=abs) if pairs else ():
-        common = sum(np.count_nonzero(np.logical_and(*_aligned(a, b, shift))) for a, b in pairs)
+        common = sum(int(np.count_nonzero(np.logical_and(*_aligned(a, b, shift)))) for a, b in pairs)
         if common > most:
             best, most = shift, common
     return best

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -187,7 +187,7 @@ def link_slices(results: Iterable[SliceResult], spacing: tuple[float, ...] | Non
     linker = SliceLinker(spacing, rule)
     linked = LinkedResults()
     try:
-        with closing(results) if hasattr(results, "close") else nullcontext():
+        with closing(results) if isinstance(results, Generator) else nullcontext():
             for result in results:
                 linker.add(result)
                 linked.keep(result)
@@ -221,7 +221,7 @@ class LinkedResults:
             where[name] = {label: self._put(plane) for label, plane in planes.items()}
             # A plane of no size stands for the one in the file.
             bare[name] = {label: np.empty((0, plane.shape[1]), plane.dtype) for label, plane in planes.items()}
-        self._kept.append((replace(result, **bare), where))
+        self._kept.append((_with_planes(result, bare), where))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -230,7 +230,7 @@ class LinkedResults:
         for result, where in self._kept:
             planes = {name: {label: self._get(place) for label, place in places.items()}
                       for name, places in where.items()}
-            yield self.links.relabel_result(replace(result, **planes))
+            yield self.links.relabel_result(_with_planes(result, planes))
 
     def close(self) -> None:
         """Give memory and temporary file back."""
@@ -253,6 +253,11 @@ class LinkedResults:
         self._spool.seek(place.start)
         pixels = zlib.decompress(self._spool.read(place.size))
         return np.frombuffer(pixels, place.dtype).reshape(self.links.plane_shape)
+
+
+def _with_planes(result: SliceResult, planes: Mapping[str, dict[str, np.ndarray]]) -> SliceResult:
+    return replace(result, masks=planes["masks"], uncertainty=planes["uncertainty"], inner=planes["inner"],
+                   outer=planes["outer"])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.methods.base import ViewBox, ViewPoint
+from napari_claps.methods.base import Query, ViewBox, ViewPoint
 from napari_claps.methods.medclip.late_layer import LateLayer, late_layer
 from napari_claps.methods.medclip.m2ib import information_map, layer_statistics
 from napari_claps.methods.medclip.options import MedClipOptions, default_options
@@ -28,7 +28,6 @@ from napari_claps.methods.medclip.points import MapPoint, PromptKind, region_poi
 from napari_claps.methods.medclip.regions import Region, find_regions
 from napari_claps.methods.texts import other_targets, wordings
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.bundles.manifest import Pair
 from napari_claps.models.networks.clip import ImageFeatures
 from napari_claps.types import Modality, Prompt
 
@@ -42,21 +41,21 @@ class MedClipSamPrompter:
     Parameters
     ----------
     bundle : Bundle
-    seed : int
-        Of the noise.
     options : mapping of Modality to MedClipOptions, optional
         The defaults are those of ``medclip_sam.toml``.
+    seed : int
+        Of the noise.
     """
 
     text_weight: float | None = 0.0
 
-    def __init__(self, bundle: Bundle, *, seed: int = 0,
-                 options: Mapping[Modality, MedClipOptions] | None = None) -> None:
+    def __init__(self, bundle: Bundle, options: Mapping[Modality, MedClipOptions] | None = None, *,
+                 seed: int = 0) -> None:
         self._bundle = bundle
         self._seed = seed
         self.options = options or default_options()
 
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+    def find(self, features: ImageFeatures, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`; the thresholds of the pairs are those of the detector and say nothing here.
 
@@ -66,13 +65,13 @@ class MedClipSamPrompter:
             If the layer or the embedding of a text holds values that are no numbers: no region would look like an
             honest "absent".
         """
-        modality = pairs[0].modality
+        modality = queries[0].pair.modality
         found = []
         for view in range(len(features.views)):
             image = features.views[view].float().permute(1, 2, 0).cpu().numpy()
             layers: dict[int, LateLayer] = {}
             boxes = []
-            for index, prompt in enumerate(prompts):
+            for index, prompt in enumerate(query.prompt for query in queries):
                 options = self.options[modality].of(prompt)
                 level = options.bottleneck.layer
                 if level not in layers:

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.methods.base import ViewBox
+from napari_claps.methods.base import Query, ViewBox
 from napari_claps.methods.salip.automatic_masks import AutomaticMask, propose_masks
 from napari_claps.methods.texts import wordings
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.bundles.manifest import Pair
 from napari_claps.models.networks.clip import ImageFeatures
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.types import Modality, Prompt
@@ -95,7 +94,7 @@ class SalipPrompter:
         self.options = options
 
     @torch.inference_mode()
-    def find(self, features: ImageFeatures, prompts: Sequence[Prompt], pairs: Sequence[Pair],
+    def find(self, features: ImageFeatures, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`; the proposals of a view are made once, for all prompts.
 
@@ -105,9 +104,10 @@ class SalipPrompter:
             If the maps of the mask head or the embeddings hold values that are no numbers: no proposal would look like
             an honest "absent".
         """
-        options = self.options[pairs[0].modality]
-        wanted = [options_for(prompt, options) for prompt in prompts]
-        maps = self._bundle.segmenter.decode_pixels(features, pairs[0].modality)
+        modality = queries[0].pair.modality
+        options = self.options[modality]
+        wanted = [options_for(query.prompt, options) for query in queries]
+        maps = self._bundle.segmenter.decode_pixels(features, modality)
         self._bundle.check_finite(maps.embedding, maps.pixels)
         found = []
         for view in range(len(features.image)):
@@ -115,7 +115,7 @@ class SalipPrompter:
                 self._bundle.segmenter, maps, view, points_per_side=options.points_per_side,
                 predicted_iou=options.predicted_iou, stability=options.stability, level=options.level,
                 min_area=min(o.min_area for o in wanted), max_area=options.max_area, limit=MAX_MASKS)
-            scores = self.score(features.image[view], masks, prompts, pairs)
+            scores = self.score(features.image[view], masks, queries)
             boxes = []
             for index, (column, own) in enumerate(zip(scores.T.numpy(), wanted, strict=True)):
                 rows = [i for i, mask in enumerate(masks) if admitted(mask, own)]
@@ -124,8 +124,7 @@ class SalipPrompter:
         return found
 
     @torch.inference_mode()
-    def score(self, image: Tensor, masks: Sequence[AutomaticMask], prompts: Sequence[Prompt],
-              pairs: Sequence[Pair]) -> Tensor:
+    def score(self, image: Tensor, masks: Sequence[AutomaticMask], queries: Sequence[Query]) -> Tensor:
         """Probability (M, P) that each mask shows each prompt rather than anything else of its modality.
 
         Parameters
@@ -133,19 +132,19 @@ class SalipPrompter:
         image : Tensor
             (3, H, W) normalised view, as in `ImageFeatures`.
         masks : sequence of AutomaticMask
-        prompts, pairs
+        queries : sequence of Query
             As for `find`.
         """
         clip = self._bundle.clip
         if not masks:
-            return torch.zeros(0, len(prompts))
+            return torch.zeros(0, len(queries))
         cut_outs = torch.stack([cut_out(image, m) for m in masks]) * clip.std + clip.mean
         embeddings = torch.cat([clip.encode_image(part).embedding for part in cut_outs.split(CUT_OUTS_PER_BATCH)])
         self._bundle.check_finite(embeddings)
         columns = []
-        for prompt, pair in zip(prompts, pairs, strict=True):
-            texts = torch.stack([self._mean_text(wordings(prompt, pair.modality)),
-                                 *self._alternatives(prompt, pair.modality)])
+        for query in queries:
+            prompt, modality = query.prompt, query.pair.modality
+            texts = torch.stack([self._mean_text(wordings(prompt, modality)), *self._alternatives(prompt, modality)])
             self._bundle.check_finite(texts)
             columns.append((clip.scale * embeddings @ texts.T).softmax(1)[:, 0])
         return torch.stack(columns, 1).cpu()

@@ -6,7 +6,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_claps.plugin.engine import Engine
 from napari_claps.plugin.layers import LayerSource
-from napari_claps.plugin.worker import Failure, Job, start_job
+from napari_claps.plugin.worker import Failure, Work, start_work
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess
 
@@ -28,9 +28,11 @@ class ModalityDetection(QObject):
         super().__init__(parent)
         self._engine = engine
         self._threads = threads
-        self._job: Job | None = None
+        self._job: Work | None = None
         self._question: tuple[LayerSource, Settings] | None = None
-        self._timer = QTimer(self, singleShot=True, interval=DELAY)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(DELAY)
         self._timer.timeout.connect(self._start)
 
     def ask(self, source: LayerSource, settings: Settings) -> None:
@@ -56,7 +58,7 @@ class ModalityDetection(QObject):
     def _start(self) -> None:
         if self._question is None:
             return
-        self._job = start_job(self._engine.detect, *self._question, on_result=self._answer, parent=self,
+        self._job = start_work(self._engine.detect, *self._question, on_result=self._answer, parent=self,
                               threads=self._threads)
 
     def _answer(self, answer: ModalityGuess | Failure) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_claps.plugin.doubt_layers import plain_doubts, plain_violation
 from napari_claps.plugin.layers import (
@@ -17,6 +17,7 @@ from napari_claps.plugin.layers import (
     box_corners,
     box_features,
     box_style,
+    plain,
     spatial_metadata,
 )
 from napari_claps.plugin.widgets.plane_layers import band_layer, mask_layer, uncertainty_layer
@@ -28,7 +29,7 @@ from napari_claps.words.appearance import shown_name
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_claps.plugin.engine import Linked
+    from napari_claps.results.findings import Findings
 
 BANDS = ("outer", "inner")
 """Fields of a slice that hold the masks of a coverage, the lowest layer first."""
@@ -48,12 +49,12 @@ class ResultLayers:
         What was read from it.
     number : int
         Number of this run over the image; from 2 on it is part of the names.
-    provenance : dict
-        Plain JSON types, kept with every layer.
+    known : dict
+        Plain JSON types, kept with every layer; the provenance joins them at the end.
     """
 
     def __init__(
-        self, viewer: ViewerModel, image: Image, source: LayerSource, *, number: int, provenance: dict[str, Any]
+        self, viewer: ViewerModel, image: Image, source: LayerSource, *, number: int, known: dict[str, Any]
     ) -> None:
         self.image = image
         self.number = number
@@ -72,7 +73,7 @@ class ResultLayers:
         self._shape = source.shape
         self.n_slices = self._shape[0] if len(self._shape) == 3 else 1
         self._voxel = None if source.spacing is None else float(np.prod(source.spacing))
-        self._provenance = provenance
+        self._known = known
         self._tables: dict[str, dict[int, list[int]]] = {}
         self._new_boxes: list[Box] = []
         self._changed: set[tuple[str, str]] = set()
@@ -126,9 +127,28 @@ class ResultLayers:
             _know(self.masks[label], violations=[found for found in self.violations if found["label"] == label])
         self._unlisted.clear()
 
-    def renumber(self, linked: Linked) -> Iterator[None]:
-        """Give the objects the numbers of the volume, a plane at a time; what was painted meanwhile stays."""
-        links = linked.links
+    def complete(self, findings: Findings) -> Iterator[None]:
+        """Take what belongs to the whole; objects get the numbers of the volume, a plane at a time.
+
+        What was painted meanwhile stays.
+        """
+        if findings.links is not None:
+            yield from self._renumber(findings.links)
+        is_volume = len(self._shape) == 3
+        self.violations = [plain_violation(v, plane, is_volume=is_volume) for v in findings.violations
+                           if (plane := self._plane("masks", v.label, v.slice_index)) is not None]
+        self._unlisted |= set(self.masks)
+        self.flush()
+        provenance = plain(findings.provenance)
+        for layer in self.layers():
+            _know(layer, provenance=provenance)
+        if findings.doubts is not None:
+            self.n_doubts = len(findings.doubts)
+            for label, layer in self.masks.items():
+                doubts = plain_doubts(doubt for doubt in findings.doubts if doubt.label == label)
+                _know(layer, linked=True, doubts=doubts)
+
+    def _renumber(self, links: VolumeLinks) -> Iterator[None]:
         self._tables = {label: {} for label in self.masks}
         here = [label for label, layer in self.masks.items() if layer in self._viewer.layers]
         self.found |= dict.fromkeys(here, 0)  # of a layer that was deleted nothing is known beyond the single slices
@@ -142,13 +162,7 @@ class ResultLayers:
                 self._changed.add(("masks", label))
                 yield
         self.objects = {label: len(self._tables[label]) for label in here}
-        self.n_doubts = len(linked.doubts)
         self._renumber_boxes(links)
-        self._renumber_violations(links)
-        self.flush()
-        for label, layer in self.masks.items():
-            doubts = plain_doubts(doubt for doubt in linked.doubts if doubt.label == label)
-            _know(layer, linked=True, doubts=doubts)
 
     def _take_from_inner(self, label: str, index: int, gone: np.ndarray) -> None:
         """What was removed from a mask is not sure."""
@@ -176,16 +190,6 @@ class ResultLayers:
         if gone:
             layer.selected_data = gone
             layer.remove_selected()
-
-    def _renumber_violations(self, links: VolumeLinks) -> None:
-        """Give the violations numbers of the volume, and drop those of objects that are no more."""
-        kept = []
-        for found in self.violations:
-            number = links.number(found["label"], found["slice_index"], found["instance"])
-            if number or not found["instance"]:
-                kept.append({**found, "instance": number})
-        self._unlisted |= {found["label"] for found in self.violations}
-        self.violations = kept
 
     def _plane(self, content: str, label: str, index: int) -> np.ndarray | None:
         """The pixels of a slice, to be written to; None if there is no such layer any more."""
@@ -230,7 +234,7 @@ class ResultLayers:
         guess = result.modality
         modality = {"modality": str(guess.modality), "modality_probability": guess.probability,
                     "modality_decided_by": guess.decided_by}
-        return {KEY: {"content": content, **self._provenance, **modality, **more}}
+        return {KEY: {"content": content, **self._known, **modality, **more}}
 
     def _note_presence(self, result: SliceResult) -> None:
         """Keep the scores; the slices that have one were looked at."""
@@ -282,6 +286,6 @@ class ResultLayers:
                                        "instance": 0}
 
 
-def _know(layer: Labels, **facts: Any) -> None:
+def _know(layer: Layer, **facts: Any) -> None:
     """Add to what we know of a layer; set, not changed in place, so that who lists the places is told."""
     layer.metadata = {**layer.metadata, KEY: layer.metadata[KEY] | facts}

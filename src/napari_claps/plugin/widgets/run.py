@@ -12,11 +12,15 @@ from napari.utils.notifications import show_info
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_claps.plugin.engine import Engine, Linked, Request, Slice
+from napari_claps.inference.slices import parse_slices
+from napari_claps.plugin.engine import Engine
+from napari_claps.plugin.layers import LayerSource
 from napari_claps.plugin.widgets.result_layers import ResultLayers
-from napari_claps.plugin.worker import Failure, Job, start_job
-from napari_claps.types import SliceResult
-from napari_claps.volumes.linking import SliceLinker
+from napari_claps.plugin.worker import Failure, Work, start_work
+from napari_claps.results.findings import Findings
+from napari_claps.study.request import Request
+from napari_claps.study.study import Study, StudySlice
+from napari_claps.types import ModalityGuess, SliceResult
 
 REDRAW = 200
 """Least milliseconds between two redraws of the results: painting must not slow the run."""
@@ -56,11 +60,13 @@ class Run(QObject):
         self._viewer = viewer
         self._engine = engine
         self._threads = threads
-        self._job: Job | None = None
+        self._job: Work | None = None
         self._results: ResultLayers | None = None
         self._total = 0
         self._times: list[float] = []
-        self._linker: SliceLinker | None = None
+        self._study: Study | None = None
+        self.warnings: tuple[str, ...] = ()
+        """What the user was warned of in the last run."""
         self._outcome: Failure | None = None
         self._broken: Failure | None = None
         self._cancelled = False
@@ -71,20 +77,25 @@ class Run(QObject):
         self._turns.timeout.connect(self._renumber)
         viewer.layers.events.removed.connect(self._on_layer_removed)
 
-    def start(self, results: ResultLayers, request: Request) -> None:
+    def start(self, results: ResultLayers, source: LayerSource, request: Request,
+              modality: ModalityGuess | None = None) -> None:
         """Segment what is requested into `results`."""
         self._results = results
-        self._linker = request.linker()
+        self._study = None
+        self.warnings = ()
         self._cancelled = False
         self._broken = None
-        self._total = request.n_slices
+        self._total = source.shape[0] if len(source.shape) == 3 else 1
+        if request.slices is not None:
+            self._total = len(range(self._total)[parse_slices(request.slices)])
         self._times = [time.monotonic()]
         self._set_state(State.RUNNING)
         self.progressed.emit("Preparing…")
-        self._job = start_job(
-            self._engine.run, request, self._linker,
+        self._job = start_work(
+            self._engine.run, source, request, modality,
             on_result=self._receive, on_end=self._link, parent=self, threads=self._threads,
-            progress={"total": self._total, "desc": f"Segmenting {request.source.name}"},
+            # One more step than slices: the study itself comes first.
+            progress={"total": self._total + 1, "desc": f"Segmenting {source.name}"},
         )
 
     def cancel(self) -> None:
@@ -100,18 +111,22 @@ class Run(QObject):
         what = f"{len(self._times) - 1} of {self._total} slices in " if self._total > 1 else ""
         return what + _duration(self._times[-1] - self._times[0])
 
-    def _receive(self, found: Slice) -> None:
-        results, result = self._results, found.result
+    def _receive(self, found: Study | StudySlice) -> None:
+        results = self._results
+        if isinstance(found, Study):
+            self._study, self._total = found, len(found.slices)
+            self.warnings = tuple(found.warnings)
+            return
         if results is None or self._broken is not None or not results.is_wanted():
             return  # the layers went while this slice was under way
         try:
-            results.add(result, found.violations)
+            results.add(found.result, found.violations)
         except Exception as error:  # no room for the layers, or somebody gave one another size
             self._broken = Failure(error)
             self.cancel()
             return
         self._times.append(time.monotonic())
-        self.progressed.emit(self._progress(result))
+        self.progressed.emit(self._progress(found.result))
         if not self._redraw.isActive():
             self._redraw.start()
 
@@ -136,22 +151,25 @@ class Run(QObject):
         self._outcome = self._broken or outcome
         self._redraw.stop()
         self._flush()
-        linker, results = self._linker, self._results
-        if (linker is None or len(linker.slices) < 2 or results is None or self._broken is not None
-                or not results.is_wanted()):
+        study, results = self._study, self._results
+        if len(self._times) < 2 or study is None or results is None or self._broken or not results.is_wanted():
+            if study is not None:
+                study.close()
             self._finish()
             return
         self._set_state(State.LINKING)
-        self._job = start_job(self._engine.link, linker, on_result=self._on_linked, parent=self, threads=self._threads)
+        self._job = start_work(self._engine.finish, study, on_result=self._on_findings, parent=self,
+                               threads=self._threads)
 
-    def _on_linked(self, linked: Linked | Failure) -> None:
-        if isinstance(linked, Failure):
-            self._outcome = self._outcome or linked
+    def _on_findings(self, findings: Findings | Failure) -> None:
+        if isinstance(findings, Failure):
+            self._outcome = self._outcome or findings
             self._finish()
             return
         # The layers may have been painted on, and only this thread touches them: so the numbers are put into
         # them here, a few planes at a time.
-        self._planes = self._results.renumber(linked)
+        self.warnings = findings.warnings
+        self._planes = self._results.complete(findings)
         if self._threads:
             self._turns.start()
         else:
@@ -167,7 +185,7 @@ class Run(QObject):
 
     def _finish(self) -> None:
         results = self._results
-        self._results = self._job = self._linker = None
+        self._results = self._job = self._study = None
         self._planes = iter(())
         self._set_state(State.IDLE)
         self.ended.emit(results, self._outcome, self._cancelled)

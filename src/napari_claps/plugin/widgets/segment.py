@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,8 @@ from napari.layers import Image
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_claps import __version__
 from napari_claps.errors import ClapsError, InputError
-from napari_claps.plugin.engine import Engine, Request
+from napari_claps.plugin.engine import Engine
 from napari_claps.plugin.layers import LayerSource
 from napari_claps.plugin.widgets.detection import ModalityDetection
 from napari_claps.plugin.widgets.error_text import report, words_of
@@ -20,7 +19,8 @@ from napari_claps.plugin.widgets.form import SegmentForm
 from napari_claps.plugin.widgets.prompt_check import GOOD, PromptCheckDialog
 from napari_claps.plugin.widgets.result_layers import ResultLayers
 from napari_claps.plugin.widgets.run import Run, State
-from napari_claps.plugin.worker import Failure, start_job
+from napari_claps.plugin.worker import Failure, start_work
+from napari_claps.study.request import Request, slices_text
 from napari_claps.trust.prompt_check import PromptCheck
 from napari_claps.types import ModalityGuess
 
@@ -67,15 +67,15 @@ class SegmentWidget(QWidget):
             return
         layer = self.form.layer()
         try:
-            request = self._request(layer)
+            source, request, modality = self._request(layer)
         except ClapsError as error:
             self._fail(error)
             return
         self.form.offer_places(0)
         number = 1 + max((results.number for results in self._runs_of(layer)), default=0)
-        results = ResultLayers(self._viewer, layer, request.source, number=number,
-                               provenance=self._provenance(request, number))
-        self.runner.start(results, request)
+        results = ResultLayers(self._viewer, layer, source, number=number,
+                               known={"run": number, "source": source.name, "shape": list(source.shape)})
+        self.runner.start(results, source, request, modality)
 
     def check_prompts(self) -> None:
         """Look at the slice in view again with other words, and show whether its masks depend on the text."""
@@ -83,14 +83,14 @@ class SegmentWidget(QWidget):
         if not button.isEnabled():
             return
         try:
-            request = self._request(layer)
+            source, request, modality = self._request(layer)
             index = self._slice_in_view(layer) if layer.ndim == 3 else 0
         except ClapsError as error:
             self._fail(error)
             return
         button.setEnabled(False)
         self.form.hint("Checking the prompts…")
-        start_job(self._engine.check_prompts, request, index, on_result=self._on_check, parent=self,
+        start_work(self._engine.check_prompts, source, request, index, modality, on_result=self._on_check, parent=self,
                   threads=self._threads)
 
     def _on_check(self, check: PromptCheck | Failure) -> None:
@@ -107,7 +107,7 @@ class SegmentWidget(QWidget):
         dock, _ = self._viewer.window.add_plugin_dock_widget("napari-claps", "Doubtful places")
         dock.show()
 
-    def _request(self, layer: Image | None) -> Request:
+    def _request(self, layer: Image | None) -> tuple[LayerSource, Request, ModalityGuess | None]:
         """What is chosen in the form, read once.
 
         Raises
@@ -124,7 +124,10 @@ class SegmentWidget(QWidget):
             slices = form.slice_choice.indices(view)
         if not wanted:
             raise InputError("Nothing to look for. Tick a target, or write words.")
-        return Request(source, wanted, settings, form.modality_combo.guess(), slices, form.region())
+        modality = form.modality_combo.guess()
+        if modality is not None and modality.decided_by == "user":
+            settings = replace(settings, modality=str(modality.modality))
+        return source, Request(tuple(wanted), settings, slices_text(slices), form.region()), modality
 
     def _on_image(self) -> None:
         """Another image or bundle was chosen: which modality is it?"""
@@ -165,6 +168,7 @@ class SegmentWidget(QWidget):
             if label in results.objects:
                 where = f"{_count(results.objects[label], 'object')} {where}"
             lines.append(f"{label}: {where if n_slices else 'absent'}")
+        lines += self.runner.warnings
         lines += [_anatomy(results.violations, results.n_slices)] if results.violations else []
         self.form.say("\n".join(lines))
 
@@ -183,21 +187,6 @@ class SegmentWidget(QWidget):
         """Earlier runs over `image` of which something is left."""
         self._earlier = [results for results in self._earlier if results.layers()]
         return [results for results in self._earlier if results.image is image]
-
-    def _provenance(self, request: Request, number: int) -> dict[str, Any]:
-        manifest, source, settings = self.form.bundle_combo.manifest(), request.source, request.settings
-        return {
-            "version": __version__, "method": settings.method, "bundle": manifest.name,
-            "bundle_version": manifest.version, "bundle_sha256": manifest.sha256, "device": settings.device,
-            "score_threshold": settings.score_threshold, "link_slices": settings.link_slices,
-            "uncertainty": settings.uncertainty, "mirrored": settings.mirrored, "coverage": settings.coverage,
-            "seed": settings.seed,
-            "targets": list(request.targets),
-            "slices": request.slices and list(request.slices), "region": request.region and list(request.region),
-            "source": source.name, "shape": list(source.shape), "laterality": source.laterality,
-            "spacing_mm": source.spacing and list(source.spacing), "spacing_source": str(source.spacing_source),
-            "run": number, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
 
 
 def _anatomy(violations: list[dict[str, Any]], n_slices: int) -> str:

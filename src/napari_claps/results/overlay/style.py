@@ -16,7 +16,9 @@ FAINT: Colour = (142, 148, 160)
 
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Return the font inside Pillow: the same picture on every machine."""
-    return ImageFont.load_default(size)
+    face = ImageFont.load_default(size)
+    assert isinstance(face, ImageFont.FreeTypeFont), "a size asks for the outlines, which Pillow's wheels can draw"
+    return face
 
 
 def drawable(text: str) -> str:
