@@ -29,8 +29,7 @@ from napari_claps.errors import ClapsError
 from napari_claps.files.atomic import atomic_path
 from napari_claps.inference.objects import keep_single
 from napari_claps.words.vocabulary import TARGETS
-from training.choose_thresholds import dice
-from training.scoring import Annotated
+from training.choose.scoring import Annotated, dice
 
 SURROUNDINGS = 0.01
 """Width of what surrounds a target, as a share of the long side of the image."""

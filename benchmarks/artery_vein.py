@@ -21,10 +21,9 @@ from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.methods import make_prompter
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.words.vocabulary import Kind, make_prompt
-from training.choose_thresholds import THRESHOLDS, dice
-from training.data import segmentation_records
-from training.evaluate import first_of_each
-from training.scoring import Annotated
+from training.choose.scoring import Annotated, dice
+from training.choose.thresholds import THRESHOLDS
+from training.data.records import first_of_each, segmentation_records
 
 BOTH = ("artery", "vein")
 

@@ -3,8 +3,8 @@
 ``python -m benchmarks.comparison --report REPORT --unet RUN/unet.json ... --boxes RUN/sam_boxes.json --seen REPORT
 --left-out drive=REPORT ... --out docs/comparison.md``
 
-`REPORT` is a folder of `training.evaluate` on ``val``. For leave-one-source-out, ``--seen`` is the report of a bundle
-that was trained with all sources, ``--left-out NAME=REPORT`` that of one trained in the same way without `NAME`.
+`REPORT` is a folder of `training.report.evaluate` on ``val``. For leave-one-source-out, ``--seen`` is the report of a
+bundle that was trained with all sources, ``--left-out NAME=REPORT`` that of one trained in the same way without `NAME`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_rows(path: Path) -> Rows:
         return {(r["dataset"], r["target"]): r for r in rows if r["n_present"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: holds no summary of scores ({type(error).__name__}: {error}). Give a folder of "
-                         "training.evaluate, or the JSON file of a benchmark.") from error
+                         "training.report.evaluate, or the JSON file of a benchmark.") from error
 
 
 def against_unet(ours: Rows, unet: Rows, boxes: Rows, boxes_alone: Rows) -> str:

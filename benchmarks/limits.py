@@ -32,11 +32,10 @@ from napari_claps.methods import make_prompter
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.words.vocabulary import make_prompt
-from training.choose_thresholds import THRESHOLDS, dice
-from training.data import Record, data_root, segmentation_records
-from training.evaluate import first_of_each
-from training.scoring import Annotated
-from training.tiles import targets_by_side
+from training.choose.scoring import Annotated, dice
+from training.choose.thresholds import THRESHOLDS
+from training.data.records import Record, data_root, first_of_each, segmentation_records
+from training.data.scales import targets_by_side
 
 PARTS = {"learnt from": ("train", False), "held out": ("train", True), "val": ("val", None)}
 """Parts of the data: split, and which share of it."""

@@ -30,8 +30,8 @@ from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.settings import Settings
 from napari_claps.types import ModalityGuess
 from napari_claps.words.vocabulary import MODALITIES, TARGETS, Kind
-from training.choose_salip import varied_records
-from training.data import Record, read_mask, segmentation_records
+from training.choose.salip import varied_records
+from training.data.records import Record, read_truth, segmentation_records
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def measure(pipeline: Pipeline, record: Record, targets: Sequence[str]) -> tuple
     seconds = clock() - start
     rows = []
     for target in targets:
-        truth = (read_mask(record.masks[target], image.plane_shape) if target in record.masks
-                 else np.zeros(image.plane_shape, bool))
-        score = score_masks(result.masks[target] > 0, truth)
+        score = score_masks(result.masks[target] > 0, read_truth(record, target, image.plane_shape))
         rows.append(Row(pipeline.settings.method, str(record.modality), target, score.present, score.found, score.dice))
     return rows, seconds
 

@@ -25,12 +25,10 @@ from napari_claps.methods import make_prompter
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
-from training.choose_thresholds import dice
-from training.data import segmentation_records
-from training.evaluate import first_of_each
-from training.scoring import Annotated
-from training.selection import fold_of
-from training.tiles import targets_by_side
+from training.choose.scoring import Annotated, dice
+from training.data.records import first_of_each, segmentation_records
+from training.data.scales import targets_by_side
+from training.data.selection import fold_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 maps = []
                 for look, mirrored in enumerate((False, True)):
                     start = time.perf_counter()
-                    (result,) = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs, mirrored=mirrored)
+                    (result,) = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs,
+                                                 mirrored=mirrored)
                     seconds[modality][look] += time.perf_counter() - start
                     maps.append(result.probability)
                 for i, (target, pair) in enumerate(zip(targets, pairs, strict=True)):

@@ -3,7 +3,7 @@
 ``python -m benchmarks.sam_boxes --bundle claps-tiny --out sam_boxes.json`` takes the boxes of the true objects of
 ``val`` (8-connected pieces; compact targets only, a box says nothing of a tree or a band) as prompts, with the class
 text and without, at the scale, in the tiles and with the mirrored looks of the pipeline, and scores the union of the
-masks as `training.evaluate` does. No threshold but 0.5 is used.
+masks as `training.report.evaluate` does. No threshold but 0.5 is used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.tiles import fuse_tiles
 from napari_claps.errors import ClapsError
 from napari_claps.evaluate import object_boxes
 from napari_claps.inference.mirroring import looks
@@ -27,10 +28,9 @@ from napari_claps.inference.tiles import Tile
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.models.networks.mask_prompts import MaskPrompts
 from napari_claps.words.vocabulary import TARGETS, Kind, make_prompt
-from training.data import segmentation_records
-from training.evaluate import first_of_each
-from training.scoring import Annotated, Scores
-from training.tiles import fuse_tiles, targets_by_side
+from training.choose.scoring import Annotated, ScoreSheet
+from training.data.records import first_of_each, segmentation_records
+from training.data.scales import targets_by_side
 
 MIN_SIDE = 1.0
 """What is left of a box in a tile must be this wide and high, in pixels of the view."""
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = parser.parse_args(arguments)
     try:
         bundle = load_bundle(a.bundle, device=a.device)
-        kinds, scores = (Kind.OBJECT, Kind.LESION), {"text and box": Scores(), "box": Scores()}
+        kinds, scores = (Kind.OBJECT, Kind.LESION), {"text and box": ScoreSheet(), "box": ScoreSheet()}
         records = segmentation_records("train" if a.held_out else "val", held_out=True if a.held_out else None,
                                        datasets=tuple(a.dataset))
         for record in tqdm(first_of_each(records, a.limit), desc="images", mininterval=10):

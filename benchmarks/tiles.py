@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_claps.inference.scales import working_side
 from napari_claps.inference.single_scale import cut, scaled_batch
 from napari_claps.inference.tile_mean import TileMean, resized
 from napari_claps.inference.tiles import Tile, plan_tiles
-from napari_claps.types import Modality
-from napari_claps.words.vocabulary import TARGETS
-
-
-def targets_by_side(modality: Modality, targets: Iterable[str], shape: tuple[int, int]) -> dict[int, list[str]]:
-    """Group targets by the long side at which the pipeline looks for them."""
-    groups: dict[int, list[str]] = {}
-    for target in targets:
-        groups.setdefault(working_side(modality, TARGETS[target].kind, shape), []).append(target)
-    return groups
 
 
 @torch.inference_mode()

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.unet --modality cfp --steps 960 --init RUN/final.pt --out RUN_UNET`` trains one network for one
 modality, with one sigmoid per target. Views, augmentation, held-out part, working scales and tiles are those of
-`training.train_segmenter`; so are batch, learning rates and weights of the data sets, from its configuration. Images
-are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in the
-loss. Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
+`training.stages.train_segmenter`; so are batch, learning rates and weights of the data sets, from its file.
+Images are looked at mirrored too where the bundle does it. A target that a data set did not annotate takes no part in
+the loss. Thresholds are chosen on the held-out part of ``train``; ``unet.json`` then has the scores of ``val``.
 ``--exclude-dataset drive`` leaves a source out. ``--warm RUN_UNET`` goes on from an earlier run. Where the
 configuration holds no image out (``learn_all``) they are chosen on the same images, which it has learnt from then.
 """
@@ -26,22 +26,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from benchmarks.tiles import fuse_tiles
 from napari_claps.errors import InputError
 from napari_claps.inference.mirroring import mirrorings
 from napari_claps.models.networks.segmenter import MaskPrediction
 from napari_claps.types import Modality
-from training.data import Record, segmentation_records
-from training.export import MIRRORED
-from training.mask_loss import mask_loss
-from training.provenance import record_files
-from training.run import Run, load_checkpoint, load_config
-from training.sampler import ViewSampler, cache_record, synthetic_images
-from training.scoring import Annotated, Scores
-from training.selection import training_records
-from training.stage import run_stage
-from training.text_base import load_imagenet
-from training.tiles import fuse_tiles, targets_by_side
-from training.train_segmenter import AveragedModel
+from training.choose.scoring import Annotated, ScoreSheet, dice
+from training.data.records import Record, segmentation_records
+from training.data.sampler import ViewSampler, cache_record, synthetic_images
+from training.data.scales import targets_by_side
+from training.data.selection import training_records
+from training.losses.mask_loss import mask_loss
+from training.run.checkpoint import load_checkpoint
+from training.run.command import run_stage
+from training.run.config import load_config
+from training.run.provenance import record_files
+from training.run.run import Run
+from training.stages.average import AveragedModel
+from training.stages.export import MIRRORED
+from training.stages.imagenet import load_imagenet
 
 TRUNK = "tf_efficientnet_lite0"
 WIDTHS = (32, 64, 96, 128)
@@ -88,7 +91,7 @@ def start_trunk(net: UNet, checkpoint: Path | None, *, frozen_blocks: int) -> No
     """
     if checkpoint is None:
         whole = timm.create_model(TRUNK, pretrained=False)
-        load_imagenet(_as_clip(whole))
+        load_imagenet(whole)
         weights = whole.state_dict()
     else:
         state, prefix = load_checkpoint(checkpoint), "model.visual.trunk."
@@ -103,16 +106,7 @@ def start_trunk(net: UNet, checkpoint: Path | None, *, frozen_blocks: int) -> No
     net.trunk.eval()
 
 
-def _as_clip(trunk: nn.Module) -> Any:
-    """A trunk where `load_imagenet` looks for it."""
-    clip = nn.Module()
-    clip.model = nn.Module()
-    clip.model.visual = nn.Module()
-    clip.model.visual.trunk = trunk
-    return clip
-
-
-def warm_start(net: UNet, checkpoint: Path, targets: Sequence[str]) -> None:
+def take_weights(net: UNet, checkpoint: Path, targets: Sequence[str]) -> None:
     """Take all weights of an earlier run.
 
     Raises
@@ -160,7 +154,7 @@ def train(config: dict[str, Any], out: Path, modality: Modality, init: Path | No
     net = UNet(len(targets)).to(run.device, memory_format=torch.channels_last)
     start_trunk(net, init, frozen_blocks=config["frozen_blocks"])
     if warm is not None:
-        warm_start(net, warm / "final.pt", targets)
+        take_weights(net, warm / "final.pt", targets)
     trunk = [p for p in net.trunk.parameters() if p.requires_grad]
     new = [*net.blocks.parameters(), *net.head.parameters()]
     optimizer = torch.optim.AdamW([{"params": trunk, "lr": config["lr"] * config["trunk_rate"]},
@@ -226,12 +220,9 @@ def choose_thresholds(net: nn.Module, records: Sequence[Record], targets: Sequen
     for record in tqdm(records, desc="held out", mininterval=10):
         item = Annotated.read(record)
         for target, probability in probabilities(net, item, targets, device).items():
-            inside = np.ones(probability.shape, bool) if item.field_of_view is None else item.field_of_view
-            truth, p = item.truth[target][inside], probability[inside]
-            if truth.any():
-                scores.setdefault(target, []).append(
-                    [2 * np.count_nonzero((p >= t) & truth) / (np.count_nonzero(p >= t) + np.count_nonzero(truth))
-                     for t in THRESHOLDS])
+            truth, inside = item.truth[target], item.field_of_view
+            if (truth if inside is None else truth & inside).any():
+                scores.setdefault(target, []).append([dice(probability >= t, truth, inside) for t in THRESHOLDS])
     return {t: float(THRESHOLDS[int(np.mean(scores[t], axis=0).argmax())]) if t in scores else 0.5 for t in targets}
 
 
@@ -257,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         net, targets, run = train(config, a.out, a.modality, a.init, a.warm)
         if not run.is_first:
             return
-        thresholds, scores = choose_thresholds(net, held[:a.limit], targets, run.device), Scores()
+        thresholds, scores = choose_thresholds(net, held[:a.limit], targets, run.device), ScoreSheet()
         for record in tqdm(val[:a.limit], desc="val", mininterval=10):
             item = Annotated.read(record)
             for target, probability in probabilities(net, item, targets, run.device).items():

@@ -1,4 +1,4 @@
-"""What each of two processes does in `test_training_parallel`: ``torchrun ddp_worker.py OUT CLIP``."""
+"""What each of two processes does in `training/test_parallel.py`: ``torchrun -m tests.ddp_worker OUT CLIP``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from tests.training_data import CLIP_CONFIG, CONFIG, tiny_pretraining
-from training import pretrain_clip, train_detector, train_segmenter
-from training.parallel import Processes
-from training.run import Run
+from training.run.parallel import Processes
+from training.run.run import Run
+from training.stages import pretrain_clip, train_detector, train_segmenter
 
 STEPS = {**CONFIG, "steps": 4, "save_every": 2}
 DETECTOR = {

@@ -13,7 +13,7 @@ from napari_claps.models.networks.detector import DetectorConfig, RetinalDetecto
 from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES, TARGETS
-from training.export import write_manifest
+from training.stages.export import write_manifest
 
 TRUNK = "tf_efficientnet_lite0"
 PAIRS = {

@@ -13,7 +13,7 @@ from PIL import Image
 
 from napari_claps.synthetic import synthetic_bscan
 from tests.tiny_bundle import TRUNK, write_text_folder
-from training.run import save_atomically
+from training.run.checkpoint import save_atomically
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "batch": 2, "steps": 6, "lr": 3e-3, "trunk_rate": 0.2, "frozen_blocks": 6, "average": 0.5,
@@ -33,8 +33,8 @@ CLIP_CONFIG: dict[str, Any] = {
 
 
 def tiny_pretraining(set_attribute: Callable[[object, str, object], None]) -> None:
-    """Let `training.pretrain_clip` begin with random weights and a text tower of one layer."""
-    from training import pretrain_clip
+    """Let `training.stages.pretrain_clip` begin with random weights and a text tower of one layer."""
+    from training.stages import pretrain_clip
 
     set_attribute(pretrain_clip, "write_text_folder", lambda folder, layers: write_text_folder(folder))
     for name in ("load_imagenet", "load_minilm"):

@@ -12,8 +12,8 @@ import torch
 
 from napari_claps.models.networks.clip import RetinalClip
 from tests.training_data import write_clip, write_data
-from training.align_clip import train
-from training.train_segmenter import load_clip
+from training.stages.align_clip import train
+from training.stages.encoder import load_clip
 
 CONFIG = {"seed": 0, "per_group": 4, "batch": 4, "steps": 60, "lr": 1e-2}
 FITTED = {"model.visual.head.proj.weight", "model.logit_scale"}

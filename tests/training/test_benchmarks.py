@@ -11,12 +11,17 @@ import torch
 from PIL import Image
 
 from benchmarks import annotations, artery_vein, limits, mirrored, sam_boxes, unet
+from benchmarks.tiles import fuse_tiles
 from napari_claps.errors import InputError
+from napari_claps.inference import single_scale
+from napari_claps.inference.pipeline import Pipeline
 from napari_claps.inference.tiles import Tile, plan_tiles
-from napari_claps.types import Modality
+from napari_claps.models.bundles.bundle import load_bundle
+from napari_claps.types import Modality, ModalityGuess, RetinalImage
 from tests.training_data import CONFIG, write_clip, write_data
-from training.scoring import Annotated
-from training.tiles import fuse_tiles, targets_by_side
+from training.choose.scoring import Annotated
+from training.data.records import segmentation_records
+from training.data.scales import targets_by_side
 
 
 @pytest.fixture
@@ -38,20 +43,43 @@ def write_config(path, **values):
     return path
 
 
-@pytest.mark.parametrize("shape", [(96, 128), (700, 1400), (1500, 1500)])
-def test_fused_tiles_are_the_image(shape) -> None:
+@pytest.mark.parametrize(("shape", "tiles"), [((50, 100), 1), ((700, 1400), 6), ((1500, 1500), 16)])
+def test_fused_tiles_are_the_image(shape, tiles) -> None:
     image = np.random.default_rng(0).random((shape[0] // 50, shape[1] // 50, 3)).astype(np.float32)
     image = np.kron(image, np.ones((50, 50, 1), np.float32))
     side = max(image.shape[:2])
-    assert len(plan_tiles(image.shape[:2])) == (1 if shape == (96, 128) else len(plan_tiles(image.shape[:2])))
+    assert len(plan_tiles(image.shape[:2])) == tiles
     found = fuse_tiles(image, side, "cpu", lambda view, tile: torch.nn.functional.avg_pool2d(view, 2)[0, :2])
     assert found.shape == (2, *image.shape[:2])
     assert np.abs(found - image[..., :2].transpose(2, 0, 1)).mean() < 0.02
 
 
-def test_targets_are_grouped_as_the_pipeline_does() -> None:
-    groups = targets_by_side(Modality.CFP, ("vessel", "artery", "optic_disc", "microaneurysm"), (2000, 2500))
-    assert sorted(map(sorted, groups.values())) == [["artery", "vessel"], ["microaneurysm"], ["optic_disc"]]
+class Scaled(Exception):
+    """Raised when the pipeline has chosen its scale."""
+
+
+@pytest.mark.parametrize("shape", [(90, 120), (700, 900), (1500, 2000), (2400, 3000)])
+@pytest.mark.parametrize("modality", [Modality.CFP, Modality.OCT])
+def test_targets_are_grouped_as_the_pipeline_does(tiny_bundle, monkeypatch, modality, shape) -> None:
+    def stop(planes, side, device):
+        raise Scaled(side)
+
+    monkeypatch.setattr(single_scale, "scaled_batch", stop)
+    pipeline = Pipeline(load_bundle(tiny_bundle, device="cpu"))
+    image = RetinalImage(np.zeros(shape, np.uint8), modality=modality)
+    targets = pipeline.bundle.manifest.targets(modality)
+    assert len(targets) > 4
+
+    def looked_for_at(target):
+        with pytest.raises(Scaled) as chosen:
+            list(pipeline.run(image, [target], modality=ModalityGuess(modality, None, "user")))
+        return chosen.value.args[0]
+
+    expected = {}
+    for target in targets:
+        expected.setdefault(looked_for_at(target), []).append(target)
+    assert targets_by_side(modality, targets, shape) == expected
+    assert len(expected) == (1 if modality is Modality.OCT else 3 if max(shape) > 512 else len(expected))
 
 
 def test_boxes_are_cut_at_the_border_of_a_tile() -> None:
@@ -84,7 +112,7 @@ def test_unet_learns_what_was_asked_and_is_scored(data, tmp_path, capsys) -> Non
     assert unet.main([*map(str, again[:-1]), str(tmp_path / "clip")]) == 1
     assert "clip: holds no finished run of benchmarks.unet (FileNotFoundError" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"final\.pt: is no U-Net for vessel, but for drusen, intraretinal_fluid\."):
-        unet.warm_start(unet.UNet(1), tmp_path / "unet" / "final.pt", ["vessel"])
+        unet.take_weights(unet.UNet(1), tmp_path / "unet" / "final.pt", ["vessel"])
 
     assert unet.main([*map(str, arguments[:-1]), str(tmp_path / "b"), "--exclude-dataset", "made"]) == 1
     assert "no image of the 15 % held out is left" in capsys.readouterr().err
@@ -119,9 +147,6 @@ def test_true_boxes_are_prompts_with_and_without_text(data, tiny_bundle, tmp_pat
 
 
 def test_a_target_without_a_true_box_has_no_mask(data, tiny_bundle) -> None:
-    from napari_claps.models.bundles.bundle import load_bundle
-    from training.data import segmentation_records
-
     item = Annotated.read(segmentation_records("val")[0])
     empty = Annotated(item.record, item.image, {t: np.zeros_like(m) for t, m in item.truth.items()}, None)
     bundle = load_bundle(str(tiny_bundle), device="cpu")

@@ -12,11 +12,11 @@ from PIL import Image
 
 from napari_claps.types import Modality
 from tests.training_data import write_clip, write_data
-from training import clip_report
-from training.captions import Labels, parse_labels
-from training.clip_report import linear_probe, recall_at
-from training.labelled import LabelledImage
-from training.patients import patient_of
+from training.data.captions import Labels, parse_labels
+from training.data.labelled import LabelledImage
+from training.data.patients import patient_of
+from training.report import clip_report
+from training.report.clip_report import linear_probe, recall_at
 
 
 def test_patients_are_told_by_the_file_name() -> None:
@@ -62,7 +62,7 @@ def test_modalities_are_counted_alike() -> None:
     images = [LabelledImage(Path("x"), "made", "", Labels(m, frozenset(), frozenset()), "p", True)
               for m in (Modality.OCT, Modality.OCT, Modality.OCT, Modality.CFP)]
     shown = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    facts = clip_report.modality_accuracy(Clip(), shown, images)
+    facts = clip_report.zero_shot_modality(Clip(), shown, images)
     assert facts["n"] == 4 and facts["accuracy"] >= 0.5 and facts["mean_over_modalities"] <= 1
 
 

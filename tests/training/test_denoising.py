@@ -19,9 +19,9 @@ from tests.training.test_train_detector import (
     settings_of,
     text_folder,
 )
-from training import train_detector
-from training.denoising import FAR, NEAR, denoising_loss, extra_queries, noised_boxes, split
-from training.detection_loss import Truth
+from training.data.detection_data import Truth
+from training.losses.denoising import FAR, NEAR, denoising_loss, extra_queries, noised_boxes, split
+from training.stages import train_detector
 
 __all__ = ["images", "text_folder"]  # fixtures
 

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from napari_claps.errors import InputError
 from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from tests.tiny_bundle import write_text_folder
-from training.captions import parse_labels
-from training.dhn_nce import dhn_nce_loss
-from training.pretrain_clip import Example, batch_loss, choose_loss, contrastive_loss, fix_temperature
+from training.data.captions import parse_labels
+from training.losses.contrastive import contrastive_loss
+from training.losses.dhn_nce import dhn_nce_loss
+from training.stages.pretrain_clip import Example, batch_loss, choose_loss, fix_temperature
 
 
 def unit(count: int, seed: int) -> torch.Tensor:
@@ -119,7 +120,7 @@ def test_the_configuration_chooses_the_loss(clip: RetinalClip) -> None:
         default = batch_loss({}, clip, images, examples, keys, random.Random(1))
         other = batch_loss({"loss": "dhn-nce", "temperature": 0.4}, clip, images, examples, keys, random.Random(1))
         rng = random.Random(1)
-        from training.captions import caption
+        from training.data.captions import caption
         texts = clip.encode_text([caption(k, rng) for k in keys])
     relation = torch.tensor([[e.labels.relation(k) for k in keys] for e in examples])
     assert float(default) == pytest.approx(float(contrastive_loss(images, texts, relation, clip.scale)), rel=1e-5)
@@ -133,7 +134,7 @@ def test_the_model_keeps_the_temperature_of_the_loss(clip: RetinalClip) -> None:
 
 
 def test_an_unknown_loss_is_refused(tmp_path: Path) -> None:
-    from training.pretrain_clip import train
+    from training.stages.pretrain_clip import train
 
     assert choose_loss({}) == "contrastive"
     with pytest.raises(InputError, match="loss = 'hinge' is unknown. Known are: contrastive, dhn-nce"):

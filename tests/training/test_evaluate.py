@@ -17,11 +17,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from napari_claps.types import Box, Modality, ModalityGuess, RetinalImage, SliceResult
-from training import evaluate as training_evaluate
-from training.data import segmentation_records
-from training.evaluate import evaluate, first_of_each
-from training.probability import LEVELS, PrecisionRecall
-from training.report import write_report
+from training.choose.probability import LEVELS, PrecisionRecall
+from training.data.records import first_of_each, segmentation_records
+from training.report import evaluate as training_evaluate
+from training.report.evaluate import evaluate
+from training.report.files import write_report
 
 SHAPE = (40, 60)
 DISC = np.zeros(SHAPE, bool)

@@ -8,8 +8,18 @@ import numpy as np
 from PIL import Image
 
 from napari_claps.types import Modality
-from training.data import Record
-from training.failures import AGREED, CAPTION, CELL, FAINT, FALSE, MISSED, Failure, draw_failure, draw_failure_maps
+from training.data.records import Record
+from training.report.failures import (
+    AGREED,
+    CAPTION,
+    CELL,
+    FAINT,
+    FALSE,
+    MISSED,
+    Failure,
+    draw_failure,
+    draw_failure_maps,
+)
 
 TRUTH = np.zeros((60, 100), bool)
 TRUTH[20:40, 30:50] = True

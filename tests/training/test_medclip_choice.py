@@ -19,10 +19,10 @@ from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.models.networks.segmenter import MaskPrediction
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import Kind
-from training import measure_medclip
-from training.choose_medclip import as_toml, choose
-from training.data import Record
-from training.measure_medclip import NONSENSE, View, dice, masks_of, measure, telling_tiles
+from training.choose import medclip_measures
+from training.choose.medclip import as_toml, choose
+from training.choose.medclip_measures import NONSENSE_TEXT, View, masks_of, measure, telling_tiles, union_dice
+from training.data.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,15 @@ def test_dice_is_that_of_the_union() -> None:
     truth[:2] = True
     upper, left = truth.copy(), np.zeros((4, 4), bool)
     left[:, :2] = True
-    assert dice([upper], truth) == 1 and dice([], truth) == 0
-    assert dice([upper, left], truth) == pytest.approx(2 * 8 / (12 + 8))
+    assert union_dice([upper], truth) == 1 and union_dice([], truth) == 0
+    assert union_dice([upper, left], truth) == pytest.approx(2 * 8 / (12 + 8))
 
 
 def test_what_sam_draws_far_from_a_box_does_not_count(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
         view = View(bundle.encode(torch.rand(1, 3, 64, 96)), (64, 96), None)
         everywhere = MaskPrediction(torch.full((2, 32, 48), 3.0), torch.zeros(2), torch.zeros(2))
-        monkeypatch.setattr(measure_medclip, "ask_masks", lambda *_: everywhere)
+        monkeypatch.setattr(medclip_measures, "ask_masks", lambda *_: everywhere)
         box = ViewBox((20.0, 20.0, 40.0, 40.0), 0, 0.0)
         points = ViewBox((20.0, 20.0, 40.0, 40.0), 0, 0.0, (ViewPoint(30.0, 30.0, True),), points_alone=True)
         masks = masks_of(bundle, view, Modality.OCT, [box, points], 0.5)
@@ -62,8 +62,8 @@ def test_what_sam_draws_far_from_a_box_does_not_count(bundle: Bundle, monkeypatc
 
 
 def test_rows_of_an_image(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_medclip, "BOTTLENECKS", {Kind.OBJECT: ((4, 1.0, 1.0),)})
-    monkeypatch.setattr(measure_medclip, "CUTS", ((Cut.KMEANS, 0.3),))
+    monkeypatch.setattr(medclip_measures, "BOTTLENECKS", {Kind.OBJECT: ((4, 1.0, 1.0),)})
+    monkeypatch.setattr(medclip_measures, "CUTS", ((Cut.KMEANS, 0.3),))
     rng = np.random.default_rng(0)
     mask = np.zeros((48, 64), np.uint8)
     mask[20:30, 10:30] = 255
@@ -72,8 +72,9 @@ def test_rows_of_an_image(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.Mo
     record = Record("made", Modality.OCT, tmp_path / "scan.png", ("drusen", "intraretinal_fluid", "retina", "shrm"),
                     {"drusen": tmp_path / "drusen.png"})
     rows = measure(bundle, record, nonsense=True)
-    assert {r["target"] for r in rows} == {"drusen", "intraretinal_fluid", NONSENSE}  # a layer has no box; no shrm here
-    assert len(rows) == 3 * 3 * len(measure_medclip.POINTS)
+    # A layer has no box, and the bundle knows no SHRM.
+    assert {r["target"] for r in rows} == {"drusen", "intraretinal_fluid", NONSENSE_TEXT}
+    assert len(rows) == 3 * 3 * len(medclip_measures.POINTS)
     for row in rows:
         assert row["present"] is (row["target"] == "drusen") and (row["dice"] is None) is not row["present"]
         assert 0 <= row["score"] <= 1 and (row["kind"], row["layer"], row["cut"]) == ("object", 4, "kmeans")
@@ -91,7 +92,7 @@ def test_the_best_mean_over_targets_wins_and_the_first_of_equals() -> None:
     points = {"prompts": "points", "positives": 3, "negatives": 3}
     more = points | {"components": 2}
     rows = [row("disc", 0.80, 0.9), row("disc", 0.82, 0.7, "b"), row("cup", 0.20, 0.8), row("cup", None, 0.3, "b"),
-            row(NONSENSE, None, 0.1), row(NONSENSE, None, 0.1, **points),
+            row(NONSENSE_TEXT, None, 0.1), row(NONSENSE_TEXT, None, 0.1, **points),
             row("disc", 0.60, 0.9, **points), row("disc", 0.60, 0.7, "b", **points), row("cup", 0.70, 0.8, **points),
             row("cup", None, 0.3, "b", **points),
             row("disc", 0.61, 0.9, **more), row("disc", 0.61, 0.9, "b", **more), row("cup", 0.70, 0.8, **more),

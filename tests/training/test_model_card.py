@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.model_card import box_rows, score_rows
+from training.report.model_card import box_rows, score_rows
 
 
 def test_false_alarms_are_shown_where_no_image_has_the_target() -> None:

@@ -1,4 +1,4 @@
-"""What choose_thresholds and calibrate see of an annotated image, with and without the detector."""
+"""What the choice of thresholds and the calibration see of an annotated image, with and without the detector."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.types import Modality
-from training.choose_thresholds import measure
-from training.held_out import Sample
-from training.observations import observe
+from training.choose.observations import observe
+from training.choose.thresholds import measure
+from training.data.held_out import Sample
 
 
 def scan() -> Sample:

@@ -19,10 +19,10 @@ from napari_claps.inference.scales import working_side
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import TARGETS
 from tests.training_data import CONFIG, write_clip, write_data
-from training import pack_gpu
-from training.data import Record, segmentation_records
-from training.packing import MIB, halved, join_file, pack_data, packed_side, split_file
-from training.sampler import cache_record
+from training.data.records import Record, segmentation_records
+from training.data.sampler import cache_record
+from training.history import pack_gpu
+from training.history.packing import MIB, halved, join_file, pack_data, packed_side, split_file
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_pack_trains_alone_and_its_weights_come_back(data, tmp_path) -> None:
     facts = json.loads((tmp_path / "pack" / "pack.json").read_text())
     assert facts["images"] == 5 and facts["mib"] < 64
     code = tmp_path / "pack" / "code"
-    assert not list(code.rglob("bundles")) and not list(code.rglob("__pycache__"))
+    assert not list(code.rglob("*.safetensors")) and not list(code.rglob("__pycache__"))
     lines = [f"{k} = {str(v).lower()}" for k, v in CONFIG.items() if not isinstance(v, dict)]
     lines += [f"[{k}]\n" + "\n".join(f"{a} = {str(b).lower()}" for a, b in v.items()) for k, v in CONFIG.items()
               if isinstance(v, dict)]
@@ -108,8 +108,8 @@ def test_a_pack_trains_alone_and_its_weights_come_back(data, tmp_path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "CLAPS_DATA"} | {
         "PYTHONPATH": "src:.", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "training.pack_gpu", "train", "--stage", "segmenter", "--minutes", "0", "--config",
-         str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--part-mib", "4"],
+        [sys.executable, "-m", "training.history.pack_gpu", "train", "--stage", "segmenter", "--minutes", "0",
+         "--config", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--part-mib", "4"],
         cwd=code, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
@@ -118,7 +118,7 @@ def test_a_pack_trains_alone_and_its_weights_come_back(data, tmp_path) -> None:
     assert len(parts) > 1 and max(p.stat().st_size for p in parts) <= 4 * MIB
     assert pack_gpu.main(["join", str(tmp_path / "run/parts/final.pt.json"), "--text", str(clip.parent / "text"),
                           "--out", str(tmp_path / "back")]) == 0
-    from training.train_segmenter import load_clip
+    from training.stages.encoder import load_clip
 
     _, state = load_clip(tmp_path / "back" / "final.pt")
     assert state["arch"]["segmenter"]["dim"] == 32 and "segmenter" in state

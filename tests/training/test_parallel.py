@@ -25,7 +25,7 @@ def test_two_processes_end_with_the_same_weights_and_resume(tmp_path: Path) -> N
     clip, out = write_clip(tmp_path / "clip"), tmp_path / "out"
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               str(ROOT / "tests" / "ddp_worker.py"), str(out), str(clip)]
+               "-m", "tests.ddp_worker", str(out), str(clip)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 

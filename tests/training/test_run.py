@@ -16,14 +16,16 @@ from PIL import Image
 from napari_claps.errors import DeviceError, InputError
 from napari_claps.types import Modality
 from tests.training_data import CLIP_CONFIG, CONFIG, tiny_pretraining, write_clip, write_data
-from training import pretrain_clip
-from training.data import Record, segmentation_records
-from training.parallel import Processes, number_format
-from training.run import Run, load_config
-from training.selection import fold_of, training_records
-from training.stage import run_stage
-from training.train_segmenter import load_clip, train
-from training.warm_start import warm_start
+from training.data.records import Record, segmentation_records
+from training.data.selection import fold_of, training_records
+from training.run.command import run_stage
+from training.run.config import load_config
+from training.run.parallel import Processes, number_format
+from training.run.run import Run
+from training.stages import pretrain_clip
+from training.stages.encoder import load_clip
+from training.stages.train_segmenter import train
+from training.stages.warm_start import warm_start
 
 ROOT = Path(__file__).parents[2]
 

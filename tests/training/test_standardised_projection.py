@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.standardised_projection import StandardisedProjection
+from training.stages.standardised_projection import StandardisedProjection
 
 
 def features(count: int, seed: int = 0) -> torch.Tensor:

@@ -10,7 +10,7 @@ from transformers import BertConfig
 from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from napari_claps.words.readable_text import MAX_TEXT
 from tests.tiny_bundle import TRUNK, write_text_folder
-from training.text_base import READ_POSITIONS, cut_positions
+from training.stages.text_base import READ_POSITIONS, cut_positions
 
 
 def test_positions_that_no_text_reaches_are_dropped(tmp_path: Path) -> None:

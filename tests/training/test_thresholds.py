@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from napari_claps.errors import InputError
-from training import choose_thresholds
-from training.choose_thresholds import choose, presence_threshold, read_rows, told_apart
-from training.export import is_answered, read_pairs, refuse
-from training.stage import run_command
+from training.choose import pairs as pairs_module
+from training.choose import thresholds
+from training.choose.pairs import is_answered, read_pairs, refuse
+from training.choose.thresholds import choose, presence_threshold, read_rows, told_apart
+from training.run.command import run_command
 
 
 def rows(**by_text: float) -> list[dict]:
@@ -90,7 +91,8 @@ def test_a_pair_can_be_refused_by_name() -> None:
 def test_the_threshold_comes_from_the_rows_of_all_folds(tiny_bundle: Path, tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fold alone is too small for one; pairs that no fold measured stay as they were."""
-    monkeypatch.setattr(choose_thresholds, "trained_pairs", dict)
+    for module in (thresholds, pairs_module):
+        monkeypatch.setattr(module, "trained_pairs", dict)
     for k, low, high in ((1, 0.80, 0.70), (2, 0.70, 0.72)):
         row = {"presence": 0.9, "present": True, "1.0/0.3": low, "1.0/0.5": high}
         (tmp_path / f"{k}.rows.json").write_text(json.dumps({"cfp/vessel": [row]}))
@@ -98,10 +100,10 @@ def test_the_threshold_comes_from_the_rows_of_all_folds(tiny_bundle: Path, tmp_p
                {"modality": "oct", "target": "drusen", "threshold": 0.4, "calibration": {"offset": 1.0}}]
     (tmp_path / "old.json").write_text(json.dumps({"pairs": earlier}))
     monkeypatch.setattr(sys, "argv", [
-        "choose_thresholds", "--bundle", str(tiny_bundle), "--rows", str(tmp_path / "1.rows.json"),
+        "thresholds", "--bundle", str(tiny_bundle), "--rows", str(tmp_path / "1.rows.json"),
         "--rows", str(tmp_path / "2.rows.json"), "--pairs", str(tmp_path / "old.json"),
         "--out", str(tmp_path / "p.json")])
-    choose_thresholds.main()
+    thresholds.main()
     vessel, drusen = json.loads((tmp_path / "p.json").read_text())["pairs"]
     assert (vessel["threshold"], vessel["dice_held_out"], vessel["n_held_out"]) == (0.3, 0.75, 2)
     assert drusen == earlier[1]
@@ -110,7 +112,7 @@ def test_the_threshold_comes_from_the_rows_of_all_folds(tiny_bundle: Path, tmp_p
 def test_what_is_no_file_of_rows_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     for name in ("a.json", "missing.json"):
-        with pytest.raises(InputError, match=rf"{name}: is no \.rows\.json of training\.choose_thresholds"):
+        with pytest.raises(InputError, match=rf"{name}: is no \.rows\.json of training\.choose\.thresholds"):
             read_rows([tmp_path / name])
 
 
@@ -119,5 +121,5 @@ def test_what_is_no_file_of_pairs_is_named_without_a_traceback(tmp_path: Path,
     (tmp_path / "pairs.json").write_text('{"pairs": [{"target": "vessel"}]}')
     for name in ("pairs.json", "missing.json"):
         assert run_command(lambda name=name: read_pairs(tmp_path / name)) == 1
-        assert f"{name}: is no pairs.json of training.choose_thresholds" in capsys.readouterr().err
+        assert f"{name}: is no pairs.json of training.choose.thresholds" in capsys.readouterr().err
     assert run_command(lambda: None) == 0

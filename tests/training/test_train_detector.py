@@ -21,12 +21,12 @@ from napari_claps.errors import InputError
 from napari_claps.models.networks.detections import DetectorOutput, Proposals
 from napari_claps.models.networks.detector import DetectorConfig, RetinalDetector
 from napari_claps.types import Modality
-from training import train_detector
-from training.detection_data import MAX_BOXES, MIN_AREA, compact_images, detection_batch, mask_boxes
-from training.detection_loss import Truth, assign_cells, detection_loss, focal_loss, match, matching_cost
-from training.detection_metrics import BoxScores, auroc, average_precision
-from training.run import Run
-from training.sampler import CachedImage, ViewBatch, ViewSampler
+from training.choose.box_scores import BoxScores, auroc, average_precision
+from training.data.detection_data import MAX_BOXES, MIN_AREA, Truth, compact_images, detection_batch, mask_boxes
+from training.data.sampler import CachedImage, ViewBatch, ViewSampler
+from training.losses.detection_loss import assign_cells, detection_loss, focal_loss, match, matching_cost
+from training.run.run import Run
+from training.stages import train_detector
 
 CHANNELS = (8, 12, 16)
 TINY = {"queries": 12, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 64}
@@ -201,7 +201,7 @@ def test_a_batch_knows_what_was_annotated_in_each_view():
     batch = detection_batch(ViewBatch(
         torch.zeros(2, 3, 32, 32), (Modality.CFP, Modality.FFA),
         ((0, "optic_disc"), (0, "optic_cup"), (1, "brvo_area")), masks))
-    assert batch.pairs == ((Modality.CFP, "optic_disc"), (Modality.CFP, "optic_cup"), (Modality.FFA, "brvo_area"))
+    assert batch.classes == ((Modality.CFP, "optic_disc"), (Modality.CFP, "optic_cup"), (Modality.FFA, "brvo_area"))
     assert batch.known.tolist() == [[True, True, False], [False, False, True]]
     torch.testing.assert_close(batch.truths[0].boxes, torch.tensor([[12 / 32, 8 / 32, 16 / 32, 8 / 32]]))
     assert batch.truths[0].text.tolist() == [0] and len(batch.truths[1].boxes) == 0
@@ -213,7 +213,7 @@ def test_scores_of_boxes():
     found = torch.tensor([[0.0, 0, 10, 9], [0.0, 0, 10, 10], [50.0, 50, 60, 60]])
     scores.add(found, torch.tensor([0.9, 0.8, 0.3]), truth)
     scores.add(found[:1], torch.tensor([0.5]), truth[:0])
-    report = scores.report()
+    report = scores.summary()
     assert report["objects"] == 2 and report["views_present"] == report["views_absent"] == 1
     assert scores.hits == [True, False, False, False], "an object is found once"
     assert report["ap50"] == pytest.approx(0.5) and report["threshold"] == pytest.approx(0.9)
@@ -224,7 +224,7 @@ def test_scores_of_boxes():
 def test_scores_without_objects_are_unknown():
     scores = BoxScores()
     scores.add(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 4))
-    assert scores.report()["ap50"] is None and scores.report()["presence_auroc"] is None
+    assert scores.summary()["ap50"] is None and scores.summary()["presence_auroc"] is None
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
@@ -310,7 +310,7 @@ def test_the_loss_falls(text_folder, images):
 def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder, images):
     monkeypatch.setattr(train_detector, "load_clip", lambda path: (_Clip(text_folder), {"arch": {"clip": {}}}))
     monkeypatch.setattr(train_detector, "make_sampler", lambda config, run: make_sampler(images, config))
-    monkeypatch.setattr(train_detector, "held_out_images", lambda config: compact_images(images))
+    monkeypatch.setattr(train_detector, "held_out_boxed", lambda config: compact_images(images))
     init = text_folder.parent / "final.pt"
     draw = Run.draw_curves
     monkeypatch.setattr(Run, "draw_curves", lambda run: None)  # once is enough
@@ -344,8 +344,8 @@ def test_a_resumed_run_gives_the_same_numbers(monkeypatch, tmp_path, text_folder
 
 
 def test_the_shipped_configuration_is_complete():
-    from training.run import load_config
+    from training.run.config import load_config
 
-    config = load_config(Path(train_detector.__file__).parent / "configs" / "detector.toml")
+    config = load_config(Path(train_detector.__file__).parents[1] / "configs" / "detector.toml")
     assert settings_of(1).keys() <= config.keys()
     DetectorConfig(**config["detector"])

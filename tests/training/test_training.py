@@ -16,16 +16,17 @@ from torch.nn import functional as F
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from tests.training_data import CONFIG, write_clip, write_data
-from training.augment import augment_photometry
-from training.borrowed import lend, lent_records
-from training.captions import caption, parse_labels
-from training.data import is_held_out, read_mask, segmentation_records
-from training.mask_loss import contrast_loss, mask_loss
-from training.pretrain_clip import contrastive_loss
-from training.run import load_checkpoint
-from training.sampler import CachedImage, ViewBatch, ViewSampler
-from training.start import replace_start
-from training.train_segmenter import load_clip, train
+from training.data.augment import augment_photometry
+from training.data.borrowed import lend, lent_records
+from training.data.captions import caption, parse_labels
+from training.data.records import is_held_out, read_mask, segmentation_records
+from training.data.sampler import CachedImage, ViewBatch, ViewSampler
+from training.losses.contrastive import contrastive_loss
+from training.losses.mask_loss import contrast_loss, mask_loss
+from training.run.checkpoint import load_checkpoint
+from training.stages.encoder import load_clip
+from training.stages.start import replace_start
+from training.stages.train_segmenter import train
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_segmenter_resumes(data: Path, clip_checkpoint: Path, tmp_path: Path) ->
     class Stop(Exception):
         pass
 
-    import training.train_segmenter as stage
+    import training.stages.train_segmenter as stage
 
     real = stage.Run.is_due
 

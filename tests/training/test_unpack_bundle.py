@@ -11,10 +11,10 @@ import torch
 from napari_claps.errors import BundleError, InputError
 from napari_claps.models.bundles.bundle import WEIGHTS
 from tests.training_data import CONFIG, write_data
-from training.export import export
-from training.run import load_checkpoint
-from training.train_segmenter import train
-from training.unpack_bundle import unpack
+from training.run.checkpoint import load_checkpoint
+from training.stages.export import export
+from training.stages.train_segmenter import train
+from training.stages.unpack_bundle import unpack
 
 
 def test_a_bundle_is_unpacked_and_exported_again_to_the_bit(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_calibrating_writes_into_the_pairs(data_folder: Path, tiny_bundle: Path,
                           "box_threshold": 0.0, "min_area": 4, "told_apart": True, "dice_held_out": 0.5},
                          {"modality": "oct", "target": "shrm", "threshold": 0.5, "dice_held_out": 0.1}]}
     pairs.write_text(json.dumps(content))
-    monkeypatch.setattr("training.tiles.working_side", lambda modality, kind, shape: max(shape))
+    monkeypatch.setattr("napari_claps.inference.pipeline.working_side", lambda modality, kind, shape: max(shape))
     monkeypatch.setattr(sys, "argv", ["calibrate", "--bundle", str(tiny_bundle), "--pairs", str(pairs)])
     calibrate.main()
     drusen, shrm = json.loads(pairs.read_text())["pairs"]

@@ -48,7 +48,7 @@ class BoxScores:
         best = float(scores.max()) if len(scores) else 0.0
         (self.present if len(truth) else self.absent).append(best)
 
-    def report(self) -> dict[str, float | int | None]:
+    def summary(self) -> dict[str, float | int | None]:
         """AP50, the threshold of the best F1, and what it gives.
 
         Keys: ``objects``, ``views_present``, ``views_absent``, ``ap50``,

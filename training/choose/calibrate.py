@@ -1,8 +1,8 @@
 """Calibrate the pairs of a bundle on the held-out part of ``train``; ``val`` is never looked at.
 
-``python -m training.calibrate --bundle FOLDER --pairs pairs.json``
+``python -m training.choose.calibrate --bundle FOLDER --pairs pairs.json``
 
-`pairs.json` is that of `training.choose_thresholds`, and gets for each pair
+`pairs.json` is that of `training.choose.thresholds`, and gets for each pair (with ``--to FILE``, a copy of it does)
 
 * ``calibration``: from scores to the probability that the target is there
   (`napari_claps.trust.calibration`), with those of the four inputs that predict best
@@ -14,7 +14,7 @@
 What too few images show gets none, and the bundle then refuses it. Synthetic
 B-scans do not count: what holds on them says nothing about real ones.
 
-With cross-validation, as in `choose_thresholds`, each fold's bundle is only
+With cross-validation, as in `training.choose.thresholds`, each fold's bundle is only
 observed (``--fold 1/3 --no-boxes --out fold1.observed.json``), and the pairs
 are calibrated on what all saw (``--observed fold1.observed.json ...``).
 """
@@ -39,16 +39,16 @@ from napari_claps.models.bundles.manifest import Pair
 from napari_claps.trust.calibration import INPUTS, calibrated_presence, fit_calibration, log_loss
 from napari_claps.trust.conformal import LEVELS, controlled, inner_thresholds, outer_thresholds
 from napari_claps.types import Modality
-from training.choose_thresholds import presence_threshold
-from training.export import is_answered, read_pairs
-from training.held_out import held_out_images
-from training.observations import Observation, observe, read_observations, write_observations
-from training.stage import run_command
+from training.choose.observations import Observation, observe, read_observations, write_observations
+from training.choose.pairs import is_answered, read_pairs
+from training.choose.thresholds import presence_threshold
+from training.data.held_out import held_out_images
+from training.run.command import run_command
 
 FOLDS = 44
 """Most parts of the cross-validation; with fewer patients each is left out once."""
 
-MIN_CLASS = 4
+MIN_IMAGES = 4
 """Held-out images with and without a target that are needed for a calibration."""
 
 ENOUGH = 0.01
@@ -108,7 +108,7 @@ def absent_below(present: Sequence[float], n_absent: int) -> float:
     """Probability below which a target is called absent.
 
     `UNLIKELY`, where a fit to so few images without the target can give one as low (Platt's goal for them is
-    ``1 / (n_absent + 2)``); else the rule of `choose_thresholds`, but never above even odds.
+    ``1 / (n_absent + 2)``); else the rule of `presence_threshold`, but never above even odds.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def calibrate(pair: Mapping[str, Any], seen: Sequence[Observation]) -> dict[str,
     old = {"calibration", "inner", "outer", "n_inner", "n_outer"}
     made = {k: v for k, v in pair.items() if k not in old}
     present = [s for s in seen if s.present]
-    if len(present) >= MIN_CLASS and len(seen) - len(present) >= MIN_CLASS:
+    if len(present) >= MIN_IMAGES and len(seen) - len(present) >= MIN_IMAGES:
         calibration, quality = choose_calibration(seen)
         lowest = absent_below([calibrated_presence(calibration, s.inputs) for s in present], len(seen) - len(present))
         absent = [calibrated_presence(calibration, s.inputs) < lowest for s in seen]
@@ -165,7 +165,8 @@ def calibrate(pair: Mapping[str, Any], seen: Sequence[Observation]) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", help="name or folder; not needed with --observed")
-    parser.add_argument("--pairs", type=Path, required=True, help="file of choose_thresholds, changed in place")
+    parser.add_argument("--pairs", type=Path, required=True, help="file of training.choose.thresholds")
+    parser.add_argument("--to", type=Path, help="write the calibrated pairs there (default: in place)")
     parser.add_argument("--dataset", action="append", default=[], help="only these data sets")
     parser.add_argument("--limit", type=int, default=1000, help="images of each data set, at most")
     parser.add_argument("--fold", default="", metavar="K/N", help="this fold of train, not the held-out part")
@@ -188,7 +189,7 @@ def main() -> None:
         return
     content["pairs"] = [calibrate(p, seen[key]) if (key := (Modality(p["modality"]), p["target"])) in seen else p
                         for p in content["pairs"]]
-    with atomic_path(a.pairs) as temporary:
+    with atomic_path(a.to or a.pairs) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
     for p in content["pairs"]:
         if "n_outer" in p:

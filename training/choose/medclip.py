@@ -1,12 +1,12 @@
 """Choose the settings of the method medclip-sam per modality on held-out images of ``train``; ``val`` is never seen.
 
-``python -m training.choose_medclip --bundle claps-tiny --out rows.json --toml medclip_sam.toml``
+``python -m training.choose.medclip --bundle claps-tiny --out rows.json --toml medclip_sam.toml``
 
 goes on where a stopped run with the same ``--out`` ended.
 
 For each image and compact target the saliency is computed for a coarse grid of
 layer, beta and variance, cut into regions in several ways, and handed to SAM
-as boxes, points or both (`training.measure_medclip`). The measure is the Dice
+as boxes, points or both (`training.choose.medclip_measures`). The measure is the Dice
 of what SAM draws, as in a run. Lesions are looked for in some twenty tiles of
 a photograph: two of them are tried, one that shows most of them and one that
 shows none, and lesions have settings of their own.
@@ -36,9 +36,9 @@ from napari_claps.methods.medclip.regions import Cut, RegionRule
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import Kind
-from training.data import Record, segmentation_records
-from training.measure_medclip import NONSENSE, boxed_targets, measure
-from training.stage import run_command
+from training.choose.medclip_measures import NONSENSE_TEXT, boxed_targets, measure
+from training.data.records import Record, segmentation_records
+from training.run.command import run_command
 
 NEAR = 0.01
 """Differences in Dice that so few images cannot tell."""
@@ -83,9 +83,9 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
     chosen = dict(zip(KEYS, best, strict=True))
     same = [r for r in rows if all(r[k] == chosen[k] for k in KEYS)]
     there = [r["score"] for r in same if r["present"]]
-    nonsense = [r["score"] for r in rows if r["target"] == NONSENSE and r["prompts"] == PromptKind.BOXES
+    nonsense = [r["score"] for r in rows if r["target"] == NONSENSE_TEXT and r["prompts"] == PromptKind.BOXES
                 and all(r[k] == chosen[k] for k in REGION_KEYS)]
-    missing = [r["score"] for r in same if not r["present"] and r["target"] != NONSENSE]
+    missing = [r["score"] for r in same if not r["present"] and r["target"] != NONSENSE_TEXT]
     others = missing + nonsense
     score = min(min(there), (np.mean(there) + np.mean(others)) / 2) if others else min(there)
     return {**chosen, "score": float(np.floor(score * 100) / 100), "dice": means[best], "present": there,
@@ -95,7 +95,7 @@ def choose(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def as_toml(chosen: dict[str, dict[str, Any]], bundle: str) -> str:
     """The options file, with what the choice rests on as comments."""
     lines = ["# Settings of the method medclip-sam, per modality; what a table leaves out is as under [default], and",
-             "# for lesions as in the table of their modality. Chosen by training/choose_medclip.py on held-out images",
+             "# for lesions as in the table of their modality. Chosen by training/choose/medclip.py on held-out images",
              f"# of train, with bundle {bundle}: the best mean Dice of the masks.", "",
              "[default]              # for modalities without a compact target to choose by",
              *table(MedClipOptions(score=0.3))]

@@ -28,7 +28,8 @@ from napari_claps.models.networks.clip import ImageFeatures
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.types import Modality, Prompt
 from napari_claps.words.vocabulary import Kind, kind_of, make_prompt
-from training.data import Record, read_mask, read_rgb
+from training.choose.scoring import dice
+from training.data.records import Record, read_mask, read_rgb
 
 BOTTLENECKS = {Kind.OBJECT: ((3, 1.0, 1.0), (3, 2.0, 1.0), (4, 1.0, 1.0), (4, 1.0, 0.3)),
                Kind.LESION: ((3, 1.0, 1.0), (4, 1.0, 1.0))}
@@ -41,7 +42,7 @@ COMPONENTS = {Kind.OBJECT: (1, 2, 4), Kind.LESION: (4, 12)}
 POINTS = (PointRule(), PointRule(PromptKind.POINTS, 1, 0), PointRule(PromptKind.POINTS, 3, 3),
           PointRule(PromptKind.BOTH, 1, 0), PointRule(PromptKind.BOTH, 3, 3))
 
-NONSENSE = "purple elephant dancing in the rain"
+NONSENSE_TEXT = "purple elephant dancing in the rain"
 
 PROMPTS_AT_ONCE = 32
 
@@ -99,14 +100,14 @@ def measure(bundle: Bundle, record: Record, *, nonsense: bool) -> list[dict[str,
     The score threshold is not applied; where nothing is there, there is no Dice.
     """
     rows = []
-    for target in (*boxed_targets(bundle, record), *([NONSENSE] if nonsense else [])):
+    for target in (*boxed_targets(bundle, record), *([NONSENSE_TEXT] if nonsense else [])):
         prompt = make_prompt(target, record.modality)
         for number, view in enumerate(views_of(bundle, record, target)):
             about = {"modality": str(record.modality), "dataset": record.dataset, "image": record.stem, "view": number,
                      "target": target, "kind": str(kind_of(target)), "present": view.truth is not None}
             tried = BOTTLENECKS[kind_of(target)]
             for layer, beta, variance in tried:
-                if target == NONSENSE and (layer, beta, variance) not in (tried[0], tried[-1]):
+                if target == NONSENSE_TEXT and (layer, beta, variance) not in (tried[0], tried[-1]):
                     continue  # asked for the score only, which hardly depends on beta and variance
                 bottleneck = {"layer": layer, "beta": beta, "variance": variance}
                 rows += [about | bottleneck | row for row in
@@ -135,7 +136,7 @@ def measure_view(bundle: Bundle, view: View, prompt: Prompt, modality: Modality,
     masks = {} if view.truth is None or pair is None else masks_of(
         bundle, view, modality, list(dict.fromkeys(box for _, _, found, _ in tried for box in found)), pair.threshold)
     return [asdict(rule) | asdict(points) | {
-        "score": score, "dice": None if view.truth is None else dice([masks[b] for b in found], view.truth),
+        "score": score, "dice": None if view.truth is None else union_dice([masks[b] for b in found], view.truth),
     } for rule, points, found, score in tried]
 
 
@@ -154,7 +155,6 @@ def masks_of(bundle: Bundle, view: View, modality: Modality, boxes: Sequence[Vie
     return masks
 
 
-def dice(masks: Sequence[np.ndarray], truth: np.ndarray) -> float:
+def union_dice(masks: Sequence[np.ndarray], truth: np.ndarray) -> float:
     """Dice of the union of masks with the truth, which is not empty."""
-    union = np.any(masks, axis=0) if masks else np.zeros_like(truth)
-    return 2 * float((union & truth).sum()) / float(union.sum() + truth.sum())
+    return dice(np.any(masks, axis=0) if masks else np.zeros_like(truth), truth, None)

@@ -23,8 +23,8 @@ from napari_claps.trust.calibration import presence_inputs
 from napari_claps.trust.conformal import false_curve, inner_thresholds, missed_curve, outer_thresholds
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
-from training.held_out import Sample
-from training.tiles import targets_by_side
+from training.data.held_out import Sample
+from training.data.scales import targets_by_side
 
 Observations = dict[tuple[Modality, str], list["Observation"]]
 """Of each pair."""
@@ -112,7 +112,7 @@ def read_observations(files: Sequence[Path], pairs: Mapping[tuple[Modality, str]
                        (float(found["threshold"]), [_from_json(one) for one in found["seen"]])
                        for name, found in json.loads(file.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: was not written by training.calibrate --out ({error}).") from error
+            raise InputError(f"{file}: was not written by training.choose.calibrate --out ({error}).") from error
         for key, (threshold, found) in content.items():
             if key not in pairs:
                 continue

@@ -1,6 +1,6 @@
 """Choose the settings of the ``salip`` method per modality, on a few images of the held-out part of ``train``.
 
-``python -m training.choose_salip --bundle claps-tiny --out salip.json``
+``python -m training.choose.salip --bundle claps-tiny --out salip.json``
 
 The grid is coarse and the images are few: this finds the order of magnitude, not the last digit. A setting is as good
 as the mean over targets of Dice where the target is, and of the share of right "absent" where it is not; both count
@@ -36,8 +36,8 @@ from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE, MaskPrompts
 from napari_claps.models.networks.segmenter import MaskPrediction, PixelMaps, RetinalSam
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import TARGETS, Kind, make_prompt
-from training.data import Record, read_mask, read_rgb, segmentation_records
-from training.stage import run_command
+from training.data.records import Record, read_mask, read_rgb, segmentation_records
+from training.run.command import run_command
 
 POINTS = (8, 16)
 LEVELS = (0.0, -1.0, -2.0)

@@ -1,4 +1,4 @@
-"""Score probability maps of any network as `training.evaluate` scores the pipeline, and write the numbers."""
+"""Score probability maps of any network as `training.report.evaluate` scores the pipeline, and write the numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import numpy as np
 from napari_claps.evaluate import ImageScore, score_masks, summarise
 from napari_claps.files.atomic import atomic_path
 from napari_claps.words.vocabulary import TARGETS, Kind
-from training.data import Record, read_mask, read_rgb
-from training.probability import PrecisionRecall
+from training.choose.probability import PrecisionRecall
+from training.data.records import Record, read_mask, read_rgb, read_truth
+
+
+def dice(found: np.ndarray, truth: np.ndarray, fov: np.ndarray | None) -> float:
+    """Dice of two masks (y, x) inside the field of view."""
+    if fov is not None:
+        found, truth = found & fov, truth & fov
+    return 2 * float(np.count_nonzero(found & truth)) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +38,13 @@ class Annotated:
         """Read all files of a record; a target without a file is absent."""
         image = read_rgb(record.image)
         shape = image.shape[:2]
-        truth = {t: read_mask(record.masks[t], shape) if t in record.masks else np.zeros(shape, bool)
-                 for t in record.targets}
+        truth = {t: read_truth(record, t, shape) for t in record.targets}
         fov = read_mask(record.field_of_view, shape) if record.field_of_view else None
         return cls(record, image.astype(np.float32) / 255, truth, fov)
 
 
 @dataclass(eq=False)
-class Scores:
+class ScoreSheet:
     """Scores of images, and their pixels."""
 
     images: list[ImageScore] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Choose thresholds per (modality, target) on the held-out part of ``train``; ``val`` is never looked at.
 
-``python -m training.choose_thresholds --bundle FOLDER --out pairs.json``
+``python -m training.choose.thresholds --bundle FOLDER --out pairs.json``
 
 For each pair: the share of the text-prompted mask against the one from
 detected boxes (less than all only where boxes gain more than their standard
@@ -8,7 +8,7 @@ error), the probability threshold (both by the mean Dice of images that
 show the target), and the presence below which the answer is "absent". For that
 there is one rule (`presence_threshold`): the highest that keeps
 `MIN_SENSITIVITY` of the images with the target, because a finding that is
-withheld cannot be corrected, and a false alarm can. `training.calibrate`, the
+withheld cannot be corrected, and a false alarm can. `training.choose.calibrate`, the
 next step, turns scores into probabilities, with a threshold of their own.
 
 Pairs whose mask does not depend on the text are no answers and are left out:
@@ -43,26 +43,17 @@ from napari_claps.methods import make_prompter
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
-from training.data import segmentation_records
-from training.export import MIN_CLASS, read_pairs
-from training.held_out import SYNTHETIC, Sample, held_out_samples
-from training.stage import run_command
-from training.tiles import targets_by_side
+from training.choose.pairs import MIN_CLASS, pairs_of, read_pairs, trained_pairs
+from training.choose.scoring import dice
+from training.data.held_out import SYNTHETIC, Sample, held_out_samples
+from training.data.scales import targets_by_side
+from training.run.command import run_command
 
 SHARES = (1.0, 0.75, 0.5)
 THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MIN_TEXT_GAIN = 0.05
 """Masks that do not depend on the text gain nothing."""
 MIN_SENSITIVITY = 0.95
-
-
-def trained_pairs() -> dict[tuple[Modality, str], int]:
-    """Pairs that occur in the training data, with the number of training images that show them."""
-    counts: dict[tuple[Modality, str], int] = defaultdict(int)
-    for record in segmentation_records("train"):
-        for target in record.targets:
-            counts[record.modality, target] += target in record.masks
-    return dict(counts)
 
 
 def measure(bundle: Bundle, samples: Iterable[Sample], *,
@@ -98,13 +89,6 @@ def measure(bundle: Bundle, samples: Iterable[Sample], *,
                             row[f"{share}/{threshold}"] = dice(p >= threshold, truth, fov)
                 rows[str(modality), name].append(row)
     return rows
-
-
-def dice(found: np.ndarray, truth: np.ndarray, fov: np.ndarray | None) -> float:
-    """Dice of two masks (y, x) inside the field of view."""
-    if fov is not None:
-        found, truth = found & fov, truth & fov
-    return 2 * float(np.count_nonzero(found & truth)) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1)
 
 
 def text_gain(rows: list[dict[str, Any]], target: str, among: set[str]) -> float | None:
@@ -216,16 +200,6 @@ def chosen_pairs(bundle: Bundle, rows: Mapping[tuple[str, str], list[dict[str, A
     return pairs
 
 
-def pairs_of(bundle: Bundle) -> list[dict[str, Any]]:
-    """Settings of a bundle's pairs as they are, for those that are not measured."""
-    counts = trained_pairs()
-    return [{"modality": str(p.modality), "target": p.target, "threshold": p.threshold,
-             # A calibrated threshold says nothing about a score.
-             "presence": 0.0 if p.calibration else p.presence,
-             "text_weight": p.text_weight, "box_threshold": p.box_threshold, "min_area": p.min_area,
-             "n_train": counts.get((p.modality, p.target), 0), "n_held_out": 0} for p in bundle.manifest.pairs]
-
-
 def read_rows(files: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Read what several measurements wrote, one after the other.
 
@@ -241,7 +215,7 @@ def read_rows(files: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Any
                 modality, _, target = name.partition("/")
                 rows[modality, target] += found
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"{file}: is no .rows.json of training.choose_thresholds ({error}).") from error
+            raise InputError(f"{file}: is no .rows.json of training.choose.thresholds ({error}).") from error
     return rows
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import TARGETS
-from training.data import Record
-from training.sampler import CachedImage, cache_record
-from training.selection import training_records
+from training.data.records import Record
+from training.data.sampler import CachedImage, cache_record
+from training.data.selection import training_records
 
 MIXTURES = ((0.8, 0.2), (0.4, 0.6))
 """Shares of red and green in the copies."""

@@ -13,8 +13,7 @@ from skimage.measure import label
 from napari_claps.errors import InputError
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import kind_of
-from training.detection_loss import Truth
-from training.sampler import CachedImage, ViewBatch
+from training.data.sampler import CachedImage, ViewBatch
 
 JOIN = 1
 """Specks are one object when this many pixels around each make them touch."""
@@ -25,7 +24,20 @@ MIN_AREA = 6
 MAX_BOXES = 40
 """Boxes of a target in a view; the largest objects are kept."""
 
-Pair = tuple[Modality, str]
+DetectionClass = tuple[Modality, str]
+"""Modality and target: what a class text asks for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The objects of one view: boxes (N, 4), cxcywh as fractions of the view, and the text (N,) each belongs to."""
+
+    boxes: torch.Tensor
+    text: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Truth:
+        """The same on another device."""
+        return Truth(self.boxes.to(device), self.text.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +48,16 @@ class DetectionBatch:
     ----------
     images : Tensor
         (B, 3, H, W) in [0, 1].
-    pairs : tuple of (Modality, str)
+    classes : tuple of (Modality, str)
         The T modalities and targets that are asked for in some view.
     known : Tensor
         (B, T) bool, whether the target was annotated (present or absent) in the view.
     truths : tuple of Truth
-        The objects of each view; their texts count in `pairs`.
+        The objects of each view; their texts count in `classes`.
     """
 
     images: torch.Tensor
-    pairs: tuple[Pair, ...]
+    classes: tuple[DetectionClass, ...]
     known: torch.Tensor
     truths: tuple[Truth, ...]
 
@@ -105,12 +117,12 @@ def mask_boxes(mask: np.ndarray) -> np.ndarray:
 
 def detection_batch(batch: ViewBatch) -> DetectionBatch:
     """Turn the prompted masks of a batch into boxes."""
-    pairs = tuple(dict.fromkeys((batch.modalities[view], target) for view, target in batch.prompts))
-    known = torch.zeros(len(batch.images), len(pairs), dtype=torch.bool)
+    classes = tuple(dict.fromkeys((batch.modalities[view], target) for view, target in batch.prompts))
+    known = torch.zeros(len(batch.images), len(classes), dtype=torch.bool)
     boxes: list[list[np.ndarray]] = [[] for _ in batch.images]
     texts: list[list[int]] = [[] for _ in batch.images]
     for (view, target), mask in zip(batch.prompts, batch.masks, strict=True):
-        text = pairs.index((batch.modalities[view], target))
+        text = classes.index((batch.modalities[view], target))
         known[view, text] = True
         found = mask_boxes(mask.cpu().numpy() > 0.5)
         boxes[view].append(found)
@@ -121,4 +133,4 @@ def detection_batch(batch: ViewBatch) -> DetectionBatch:
               torch.tensor(t, dtype=torch.long, device=device))
         for b, t in zip(boxes, texts, strict=True)
     )
-    return DetectionBatch(batch.images, pairs, known.to(device), truths)
+    return DetectionBatch(batch.images, classes, known.to(device), truths)

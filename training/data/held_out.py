@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_claps.types import Modality
-from training.data import Record, read_mask, read_rgb, segmentation_records
-from training.patients import patient_of
-from training.sampler import CachedImage, synthetic_images
-from training.selection import fold_of
+from training.data.patients import patient_of
+from training.data.records import Record, first_of_each, read_mask, read_rgb, segmentation_records
+from training.data.sampler import CachedImage, synthetic_images
+from training.data.selection import fold_of
 
 SYNTHETIC = "synthetic"
 """Name of the synthetic B-scans among the data sets, as in the weights of a configuration."""
@@ -63,17 +62,12 @@ def from_synthetic(number: int, item: CachedImage) -> Sample:
 
 def held_out_images(datasets: Sequence[str] = (), limit: int = 1000, fold: str = "") -> Iterator[Sample]:
     """Read the held-out part of ``train`` or a `fold` of it, at most `limit` images of each data set."""
-    seen: Counter[str] = Counter()
     records = segmentation_records("train", held_out=None if fold else True, datasets=tuple(datasets))
     if fold:
         mine = set(fold_of(records, fold))
         records = [r for r in records if r.image in mine]
-    kept = []
-    for record in records:
-        seen[record.dataset] += 1
-        if seen[record.dataset] <= limit:
-            kept.append(record)
-    for record in tqdm(kept, desc=f"fold {fold}" if fold else "held-out images", mininterval=10):
+    name = f"fold {fold}" if fold else "held-out images"
+    for record in tqdm(first_of_each(records, limit), desc=name, mininterval=10):
         yield load(record)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_claps.types import Modality
-from training.captions import Labels, parse_labels
-from training.data import data_root, is_held_out, segmentation_records
-from training.patients import patient_of
+from training.data.captions import Labels, parse_labels
+from training.data.patients import patient_of
+from training.data.records import data_root, is_held_out, segmentation_records
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,17 @@ def segmentation_records(split: str, *, held_out: bool | None = None, datasets: 
     return records
 
 
+def first_of_each(records: Iterable[Record], limit: int | None) -> list[Record]:
+    """At most `limit` images of each data set, for a quick look."""
+    seen: dict[str, int] = {}
+    chosen = []
+    for record in records:
+        seen[record.dataset] = seen.get(record.dataset, 0) + 1
+        if limit is None or seen[record.dataset] <= limit:
+            chosen.append(record)
+    return chosen
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Return (y, x, 3) uint8."""
     with Image.open(path) as image:
@@ -131,3 +143,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     if mask.shape != shape:
         raise InputError(f"{path}: the mask has {mask.shape} pixels, its image {shape}.")
     return mask
+
+
+def read_truth(record: Record, target: str, shape: tuple[int, int]) -> np.ndarray:
+    """The true mask (y, x) of an annotated target, empty where it is absent."""
+    return read_mask(record.masks[target], shape) if target in record.masks else np.zeros(shape, bool)

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from napari_claps.inference.scales import scaled_shape, working_side
+from napari_claps.inference.scales import scaled_shape
 from napari_claps.synthetic import synthetic_bscan
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import TARGETS, Kind
-from training.augment import augment_photometry
-from training.data import Record, read_mask, read_rgb
+from training.data.augment import augment_photometry
+from training.data.records import Record, read_mask, read_rgb
+from training.data.scales import targets_by_side
 
 ABSURD = "absurd"
 """Stands for a text that names nothing in any retinal image."""
@@ -64,11 +65,8 @@ def cache_record(record: Record) -> list[CachedImage]:
     """Read an image at each scale at which one of its targets is looked for."""
     image = read_rgb(record.image)
     shape = image.shape[:2]
-    by_side: dict[int, list[str]] = {}
-    for target in record.targets:
-        by_side.setdefault(working_side(record.modality, TARGETS[target].kind, shape), []).append(target)
     cached = []
-    for side, targets in by_side.items():
+    for side, targets in targets_by_side(record.modality, record.targets, shape).items():
         size = scaled_shape(shape, side)
         masks = {t: _resized(read_mask(record.masks[t], shape).astype(np.uint8) * 255, size)
                  for t in targets if t in record.masks}

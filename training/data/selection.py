@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import InputError
-from training.data import HELD_OUT_PERCENT, Record, data_root, is_held_out, name_hash, segmentation_records
-from training.patients import patient_of
+from training.data.patients import patient_of
+from training.data.records import HELD_OUT_PERCENT, Record, data_root, is_held_out, name_hash, segmentation_records
 
 
 def training_records(config: dict[str, Any], *, held_out: bool = False) -> list[Record]:

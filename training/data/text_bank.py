@@ -10,7 +10,7 @@ from torch import Tensor
 from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES, TARGETS, TEMPLATES, class_text
-from training.sampler import ABSURD, ViewBatch
+from training.data.sampler import ABSURD, ViewBatch
 
 NONSENSE = (
     "a red bicycle", "the letters of a newspaper", "purple trombone seventeen", "a slice of bread",

@@ -1,10 +1,10 @@
 """Train on another machine with a GPU that takes only a small folder and gives back only small files.
 
-``python -m training.pack_gpu pack --out PACK --checkpoint RUN/final.pt`` puts code, reduced data and a checkpoint into
-PACK, at most 64 MiB in all. There, in PACK/code,
-``PYTHONPATH=src:. python -m training.pack_gpu train --stage segmenter --minutes 9 --config CONFIG --out OUT`` trains
-for that time and leaves the weights in OUT/parts, in half precision and files of at most 16 MiB. Back here,
-``python -m training.pack_gpu join OUT/parts/final.pt.json --text RUN/text --out RUN2`` puts them together, and
+``python -m training.history.pack_gpu pack --out PACK --checkpoint RUN/final.pt`` puts code, reduced data and a
+checkpoint into PACK, at most 64 MiB in all. There, in PACK/code,
+``PYTHONPATH=src:. python -m training.history.pack_gpu train --stage segmenter --minutes 9 --config CONFIG --out OUT``
+trains for that time and leaves the weights in OUT/parts, in half precision and files of at most 16 MiB. Back here,
+``python -m training.history.pack_gpu join OUT/parts/final.pt.json --text RUN/text --out RUN2`` puts them together, and
 ``--init RUN2/final.pt`` goes on. The machine needs the packages of napari-claps, and nothing else of this repository.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_claps.errors import ClapsError, InputError
-from training.data import data_root, segmentation_records
-from training.packing import (
+from training.data.records import data_root, segmentation_records
+from training.history.packing import (
     MIB,
     folder_size,
     halved,
@@ -30,12 +30,13 @@ from training.packing import (
     pack_data,
     split_file,
 )
-from training.run import load_checkpoint, load_config, save_atomically
-from training.stage import run_stage
+from training.run.checkpoint import load_checkpoint, save_atomically
+from training.run.command import run_stage
+from training.run.config import load_config
 
 STAGES = ("clip", "segmenter", "detector")
-HERE = Path(__file__).parents[2]
-"""The pack, when this file lies in PACK/code/training."""
+HERE = Path(__file__).parents[3]
+"""The pack, when this file lies in PACK/code/training/history."""
 
 
 def pack(out: Path, *, checkpoint: Path | None, datasets: Sequence[str], splits: Sequence[str], limit: int,
@@ -71,15 +72,15 @@ def train(stage: str, config_file: Path, out: Path, *, minutes: float, steps: in
     config = load_config(config_file) | {"minutes": minutes} | ({"steps": steps} if steps else {})
     init = init or HERE / "init" / "final.pt"
     if stage == "clip":
-        from training import pretrain_clip
+        from training.stages import pretrain_clip
 
         path = pretrain_clip.train(config, out)
     elif stage == "segmenter":
-        from training import train_segmenter
+        from training.stages import train_segmenter
 
         path = train_segmenter.train(config, out, init, warm)
     else:
-        from training import train_detector
+        from training.stages import train_detector
 
         path = train_detector.train(config, out, init)
     small = out / "half" / path.name
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if a.text is not None:
                 shutil.copytree(a.text, a.out / "text", dirs_exist_ok=True)
     except ClapsError as error:
-        print(f"training.pack_gpu: {error}", file=sys.stderr)
+        print(f"training.history.pack_gpu: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -19,8 +19,8 @@ from napari_claps.errors import InputError
 from napari_claps.files.atomic import atomic_path
 from napari_claps.inference.scales import scaled_shape, working_side
 from napari_claps.words.vocabulary import TARGETS
-from training.data import Record, data_root, read_mask, read_rgb
-from training.run import load_checkpoint, save_atomically
+from training.data.records import Record, data_root, read_mask, read_rgb
+from training.run.checkpoint import load_checkpoint, save_atomically
 
 MIB = 1 << 20
 QUALITIES = (92, 86, 80, 72)
@@ -119,11 +119,11 @@ def pack_data(records: Sequence[tuple[str, Record]], out: Path, *, limit: int, p
 
 
 def pack_code(out: Path) -> None:
-    """Copy the package, without its bundles, and the training."""
-    root = Path(__file__).parents[1]
-    unwanted = shutil.ignore_patterns("__pycache__", "bundles", "*.pyc", "*.part")
-    shutil.copytree(root / "src" / "napari_claps", out / "src" / "napari_claps", ignore=unwanted, dirs_exist_ok=True)
-    shutil.copytree(root / "training", out / "training", ignore=unwanted, dirs_exist_ok=True)
+    """Copy the package, without weights, and the training."""
+    root = Path(__file__).parents[2]
+    unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", "*.part", "*.safetensors")
+    for folder in ("src/napari_claps", "training"):
+        shutil.copytree(root / folder, out / folder, ignore=unwanted, dirs_exist_ok=True)
 
 
 def pack_checkpoint(checkpoint: Path, out: Path) -> None:

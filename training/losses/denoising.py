@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from napari_claps.models.networks.detections import DetectorOutput, Proposals
 from napari_claps.models.networks.detector import RetinalDetector
 from napari_claps.models.networks.detector_text import TextFeatures
-from training.detection_loss import Truth, box_losses, focal_loss
+from training.data.detection_data import Truth
+from training.losses.detection_loss import box_losses, focal_loss
 
 NEAR, FAR = 0.5, 1.0  # largest shift of the centre in half sides, and change of the sides
 WRONG_TEXT = 0.25  # how often a query gets the text of something else that is known in the image

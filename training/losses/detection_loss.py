@@ -23,24 +23,13 @@ from torchvision.ops import box_convert, generalized_box_iou, generalized_box_io
 
 from napari_claps.models.networks.detections import DetectorOutput
 from napari_claps.models.networks.detector_transformer import ANCHOR_CELLS, cell_centres
+from training.data.detection_data import Truth
 
 ALPHA, GAMMA = 0.25, 2.0
 CLASS_COST, L1_COST, GIOU_COST = 2.0, 5.0, 2.0
 CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0
 CENTRE = 0.5
 """Part of an object's width and height in which cells answer for it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The objects of one view: boxes (N, 4), cxcywh as fractions of the view, and the text (N,) each belongs to."""
-
-    boxes: Tensor
-    text: Tensor
-
-    def to(self, device: torch.device | str) -> Truth:
-        """The same on another device."""
-        return Truth(self.boxes.to(device), self.text.to(device))
 
 
 @dataclass(frozen=True, eq=False)

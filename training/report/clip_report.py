@@ -1,7 +1,7 @@
 """What contrastive pre-training is worth: the same questions to a CLIP model before and after.
 
-``python -m training.clip_report --checkpoint RUN/final.pt --out after.json``
-``python -m training.clip_report --imagenet --out before.json``
+``python -m training.report.clip_report --checkpoint RUN/final.pt --out after.json``
+``python -m training.report.clip_report --imagenet --out before.json``
 
 On held-out images: accuracy of the modality told from its text alone (zero-shot); area under the ROC curve of diabetic
 retinopathy and diabetic macular oedema for a logistic regression on the frozen features, trained on other images of
@@ -35,13 +35,14 @@ from napari_claps.inference.tiles import Tile
 from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES
-from training.captions import Key, caption
-from training.data import data_root, read_rgb
-from training.detection_metrics import auroc
-from training.labelled import LabelledImage, labelled_images
-from training.pretrain_clip import lock_text, signature_embeddings
-from training.text_base import load_imagenet, load_minilm, write_text_folder
-from training.train_segmenter import load_clip
+from training.choose.box_scores import auroc
+from training.data.captions import Key, caption
+from training.data.labelled import LabelledImage, labelled_images
+from training.data.records import data_root, read_rgb
+from training.stages.encoder import load_clip
+from training.stages.imagenet import load_imagenet
+from training.stages.pretrain_clip import lock_text, signature_embeddings
+from training.stages.text_base import load_minilm, write_text_folder
 
 PROBES = {"dr": ("dr", "dr0"), "dme": ("dme", "dme0")}
 """Label of the sick and of the healthy, for each question."""
@@ -49,7 +50,7 @@ WORDINGS = 8
 """Captions drawn for a label; their mean stands for it."""
 
 
-def chosen_images(per_label: int, seed: int) -> list[LabelledImage]:
+def images_per_label(per_label: int, seed: int) -> list[LabelledImage]:
     """At most `per_label` held-out images, and as many others, of each data set and labels."""
     groups: dict[tuple[str, str, bool], list[LabelledImage]] = {}
     for image in labelled_images():
@@ -73,7 +74,7 @@ def features(clip: RetinalClip, images: Sequence[LabelledImage], side: int) -> t
     return torch.stack(pooled).clone(), torch.stack(embedded).clone()
 
 
-def modality_accuracy(clip: RetinalClip, embedded: Tensor, images: Sequence[LabelledImage]) -> dict[str, float]:
+def zero_shot_modality(clip: RetinalClip, embedded: Tensor, images: Sequence[LabelledImage]) -> dict[str, float]:
     """Share of images whose nearest signature is that of their modality: in all, and the mean over modalities."""
     best = (embedded @ signature_embeddings(clip).T).argmax(1).tolist()
     right: dict[Modality, list[bool]] = {}
@@ -159,7 +160,7 @@ def retrieval(clip: RetinalClip, embedded: Tensor, images: Sequence[LabelledImag
             {"image_to_text": (similarity, relation), "text_to_image": (similarity.T, relation.T)}.items()}
 
 
-def report(clip: RetinalClip, images: Sequence[LabelledImage], *, side: int, seed: int) -> dict[str, Any]:
+def measure_clip(clip: RetinalClip, images: Sequence[LabelledImage], *, side: int, seed: int) -> dict[str, Any]:
     """Everything measured on one model."""
     clip.eval().requires_grad_(False)
     pooled, embedded = features(clip, images, side)
@@ -169,7 +170,7 @@ def report(clip: RetinalClip, images: Sequence[LabelledImage], *, side: int, see
     shown, held_images = embedded[held], [images[i] for i in held]
     probes = {f"{modality}/{question}": linear_probe(pooled, images, question, modality, seed)
               for modality in (Modality.CFP, Modality.OCT) for question in PROBES}
-    return {"modality": modality_accuracy(clip, shown, held_images), "linear_probe": probes,
+    return {"modality": zero_shot_modality(clip, shown, held_images), "linear_probe": probes,
             "retrieval": retrieval(clip, shown, held_images, seed)}
 
 
@@ -179,7 +180,7 @@ def imagenet_clip(config: ClipConfig, seed: int) -> RetinalClip:
     with tempfile.TemporaryDirectory() as folder:
         kept = write_text_folder(Path(folder))
         clip = RetinalClip(config, folder)
-    load_imagenet(clip)
+    load_imagenet(clip.model.visual.trunk)
     load_minilm(clip, kept)
     lock_text(clip)
     return clip
@@ -197,9 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = parser.parse_args(arguments)
     try:
         clip = imagenet_clip(ClipConfig(), a.seed) if a.imagenet else load_clip(a.checkpoint)[0]
-        facts = report(clip, chosen_images(a.per_label, a.seed), side=a.side, seed=a.seed)
+        facts = measure_clip(clip, images_per_label(a.per_label, a.seed), side=a.side, seed=a.seed)
     except ClapsError as error:
-        print(f"training.clip_report: {error}", file=sys.stderr)
+        print(f"training.report.clip_report: {error}", file=sys.stderr)
         return 1
     about = {"model": "ImageNet" if a.imagenet else "checkpoint", "side": a.side, "per_label": a.per_label}
     with atomic_path(a.out) as temporary:

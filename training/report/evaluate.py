@@ -1,6 +1,6 @@
 """How good a bundle is on the real images: only the image and the target names are given.
 
-``python -m training.evaluate --bundle claps-tiny --split val --out REPORT`` writes into REPORT
+``python -m training.report.evaluate --bundle claps-tiny --split val --out REPORT`` writes into REPORT
 
 * ``scores.csv``: one row per image and target; ``images.csv``: modality and seconds per image,
 * ``summary.csv`` and ``summary.json``: per data set and target, with counts and intervals,
@@ -36,11 +36,11 @@ from napari_claps.settings import Settings
 from napari_claps.trust.conformal import band_level
 from napari_claps.types import ModalityGuess, RetinalImage, SliceResult
 from napari_claps.words.vocabulary import TARGETS, Kind
-from training.data import Record, read_mask, segmentation_records
-from training.failures import Failure
-from training.probability import PrecisionRecall, ProbabilityPipeline
-from training.report import write_report
-from training.trust import BandScore, score_band
+from training.choose.probability import PrecisionRecall, ProbabilityPipeline
+from training.data.records import Record, first_of_each, read_mask, read_truth, segmentation_records
+from training.report.failures import Failure
+from training.report.files import write_report
+from training.report.reliability import BandScore, score_band
 
 WORST = 3
 """Images drawn per target."""
@@ -147,11 +147,6 @@ class Evaluation:
                 heapq.heappop(worst)
 
 
-def read_truth(record: Record, target: str, shape: tuple[int, int]) -> np.ndarray:
-    """The true mask (y, x) of an annotated target, empty where it is absent."""
-    return read_mask(record.masks[target], shape) if target in record.masks else np.zeros(shape, bool)
-
-
 def evaluate(pipeline: Pipeline, records: Iterable[Record], *, coverage: float | None = None) -> Evaluation:
     """Run the pipeline on every image, with its settings, and compare with the masks.
 
@@ -164,17 +159,6 @@ def evaluate(pipeline: Pipeline, records: Iterable[Record], *, coverage: float |
         progress.set_description(record.dataset, refresh=False)
         evaluation.add(pipeline, record)
     return evaluation
-
-
-def first_of_each(records: Sequence[Record], limit: int | None) -> list[Record]:
-    """At most `limit` images of each data set, for a quick look."""
-    seen: dict[str, int] = {}
-    chosen = []
-    for record in records:
-        seen[record.dataset] = seen.get(record.dataset, 0) + 1
-        if limit is None or seen[record.dataset] <= limit:
-            chosen.append(record)
-    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print((options.out / "report.md").read_text(encoding="utf-8"))
     except ClapsError as error:
-        print(f"training.evaluate: {error}", file=sys.stderr)
+        print(f"training.report.evaluate: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from training.data import Record
+from training.data.records import Record
 
 AGREED, MISSED, FALSE = (0, 158, 115), (230, 159, 0), (204, 121, 167)
 """Green, orange and purple of Okabe and Ito, which everybody can tell apart."""

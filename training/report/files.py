@@ -12,8 +12,8 @@ import pandas as pd
 
 from napari_claps.evaluate import ImageScore, score_table, summarise
 from napari_claps.files.atomic import atomic_path
-from training.failures import Failure, draw_failure, draw_failure_maps
-from training.trust import BandScore, band_table, draw_reliability, reliability_table
+from training.report.failures import Failure, draw_failure, draw_failure_maps
+from training.report.reliability import BandScore, band_table, draw_reliability, reliability_table
 
 
 def write_report(

@@ -1,6 +1,7 @@
+# ruff: noqa: E501
 """Write the model card of a bundle from its manifest and its report on ``val``.
 
-``python -m training.model_card --bundle FOLDER --report REPORT --out docs/model-card.md``
+``python -m training.report.model_card --bundle FOLDER --report REPORT --out docs/model-card.md``
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from napari_claps.files.atomic import atomic_path
 from napari_claps.models.bundles.manifest import BundleManifest, read_manifest
 from napari_claps.words.vocabulary import MODALITIES
-from training.stage import run_command
+from training.run.command import run_command
 
 PICTURE, FAILURES = "images/reliability.png", "images/failures.png"
 """Beside the card."""
@@ -79,7 +80,7 @@ images that were held out or left out in turns; several choices were made after 
 
 {table}
 
-Made with `python -m training.evaluate --bundle {name} --split val{coverage} --out REPORT`.
+Made with `python -m training.report.evaluate --bundle {name} --split val{coverage} --out REPORT`.
 
 ## Present or absent
 

@@ -14,7 +14,7 @@ from napari_claps.evaluate import ImageScore
 from napari_claps.evaluate.summary import bootstrap_interval
 from napari_claps.trust.calibration import calibration_error, log_loss
 from napari_claps.types import SliceResult
-from training.data import Record
+from training.data.records import Record
 
 COLUMNS = 4
 """Panels in a row of the reliability picture."""

@@ -1,10 +1,10 @@
 """Stage 1b: fit CLIP's image projection again after the mask head has tuned the trunk.
 
-``python -m training.align_clip --init SEGMENTER_RUN/final.pt --out RUN``
+``python -m training.stages.align_clip --init SEGMENTER_RUN/final.pt --out RUN``
 
 Trunk and text tower are frozen; only the projection and the temperature are
 fitted, on features of the whole field at the size that inference uses, centred
-and scaled (`training.standardised_projection`).
+and scaled (`training.stages.standardised_projection`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ from napari_claps.inference.tiles import Tile
 from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES
-from training.augment import augment_photometry
-from training.captions import caption
-from training.data import read_rgb
-from training.labelled import LabelledImage, labelled_images
-from training.pretrain_clip import contrastive_loss, signature_embeddings
-from training.run import Run, load_config
-from training.stage import run_stage
-from training.standardised_projection import StandardisedProjection
-from training.train_segmenter import load_clip
+from training.data.augment import augment_photometry
+from training.data.captions import caption
+from training.data.labelled import LabelledImage, labelled_images
+from training.data.records import read_rgb
+from training.losses.contrastive import contrastive_loss
+from training.run.command import run_stage
+from training.run.config import load_config
+from training.run.run import Run
+from training.stages.encoder import load_clip
+from training.stages.pretrain_clip import signature_embeddings
+from training.stages.standardised_projection import StandardisedProjection
 
 
-def chosen_images(per_group: int, rng: random.Random) -> list[LabelledImage]:
+def images_per_group(per_group: int, rng: random.Random) -> list[LabelledImage]:
     """At most `per_group` images of each data set and label; of those with masks, of each set of findings."""
     groups: dict[tuple[str, str], list[LabelledImage]] = {}
     for image in labelled_images():
@@ -77,7 +79,7 @@ def train(config: dict, out: Path, init: Path) -> Path:
     clip.requires_grad_(False).eval()
     if run.is_first:
         shutil.copytree(init.parent / "text", out / "text", dirs_exist_ok=True)
-    images = chosen_images(config["per_group"], rng)
+    images = images_per_group(config["per_group"], rng)
     run.record_data(i.path for i in images)
     fit, held = [i for i in images if not i.held_out], [i for i in images if i.held_out]
     features = torch.cat([pooled_features(clip, [i.path for i in fit], rng, augment=a) for a in (False, True)])

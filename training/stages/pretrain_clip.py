@@ -1,11 +1,11 @@
 """Stage 1: contrastive pre-training of the retinal CLIP over all modalities.
 
-``python -m training.pretrain_clip --config training/configs/clip.toml --out RUN``
+``python -m training.stages.pretrain_clip --config training/configs/clip.toml --out RUN``
 
 The loss is the contrastive one with several positives per caption (UniCL,
 arXiv 2204.03610): every image that a caption fits counts as positive, and
 images for which it is unknown are left out. ``loss = "dhn-nce"`` takes that of
-MedCLIP-SAMv2 instead (`training.dhn_nce`), with one caption for each image.
+MedCLIP-SAMv2 instead (`training.losses.dhn_nce`), with one caption for each image.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from napari_claps.errors import InputError
 from napari_claps.models.networks.clip import ClipConfig, RetinalClip
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import MODALITIES, MODALITY_TEMPLATES
-from training.augment import augment_photometry
-from training.captions import Key, Labels, caption
-from training.data import read_rgb
-from training.dhn_nce import BETA, TEMPERATURE, dhn_nce_loss
-from training.labelled import LabelledImage, labelled_images
-from training.run import Run, load_config
-from training.stage import run_stage
-from training.text_base import load_imagenet, load_minilm, write_text_folder
+from training.data.augment import augment_photometry
+from training.data.captions import Key, Labels, caption
+from training.data.labelled import LabelledImage, labelled_images
+from training.data.records import read_rgb
+from training.losses.contrastive import contrastive_loss
+from training.losses.dhn_nce import BETA, TEMPERATURE, dhn_nce_loss
+from training.run.command import run_stage
+from training.run.config import load_config
+from training.run.run import Run
+from training.stages.imagenet import load_imagenet
+from training.stages.text_base import load_minilm, write_text_folder
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ class Example:
 
 def load_examples(images: Sequence[LabelledImage], size: int) -> list[Example]:
     """Read images, the long side of each scaled to `size`."""
-    return [Example(shrink(read_rgb(i.path), size), i.labels, i.held_out) for i in images]
+    return [Example(scaled_to(read_rgb(i.path), size), i.labels, i.held_out) for i in images]
 
 
-def shrink(image: np.ndarray, size: int) -> np.ndarray:
+def scaled_to(image: np.ndarray, size: int) -> np.ndarray:
     """Scale the long side to `size`; the aspect stays."""
     from PIL import Image
 
@@ -86,26 +89,6 @@ def make_batch(examples: list[Example], size: tuple[int, int], rng: random.Rando
         view = F.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True)[0]
         views.append(view.flip(-1) if rng.random() < 0.5 else view)
     return torch.stack(views)
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, relation: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss with several positives.
-
-    Parameters
-    ----------
-    images, texts : Tensor
-        (B, D) and (N, D) unit vectors.
-    relation : Tensor
-        (B, N) 1 where the text fits the image, 0 where not, -1 where unknown.
-    """
-    logits = (scale * images @ texts.T).masked_fill(relation < 0, float("-inf"))
-    positive = (relation > 0).float()
-    losses = []
-    for axis in (0, 1):
-        log_p = logits.log_softmax(dim=axis).masked_fill(relation < 0, 0.0)
-        count = positive.sum(axis)
-        losses.append((-(log_p * positive).sum(axis) / count.clamp(min=1))[count > 0].mean())
-    return (losses[0] + losses[1]) / 2
 
 
 LOSSES = ("contrastive", "dhn-nce")
@@ -189,7 +172,7 @@ def train(config: dict, out: Path, *, init: Path | None = None) -> Path:
     text_folder = out / "text"
     kept = run.processes.share(write_text_folder(text_folder, layers=config["text_layers"]) if run.is_first else None)
     clip = RetinalClip(ClipConfig(config["trunk"], config["embed_dim"]), text_folder)
-    load_imagenet(clip)
+    load_imagenet(clip.model.visual.trunk)
     load_minilm(clip, kept)
     lock_text(clip)
     if choose_loss(config) == "dhn-nce":

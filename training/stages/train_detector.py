@@ -1,6 +1,6 @@
 """Stage 3: the detector on the frozen encoders.
 
-``python -m training.train_detector --config training/configs/detector.toml --init RUN/final.pt --out RUN``
+``python -m training.stages.train_detector --config training/configs/detector.toml --init RUN/final.pt --out RUN``
 
 `--init` is the checkpoint of the stage that changed the trunk last. Resumes
 from ``last.pt`` in the output folder. At the end the boxes are scored on the
@@ -11,7 +11,6 @@ recall and false alarms of every modality and target.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 import shutil
@@ -33,17 +32,20 @@ from napari_claps.models.networks.clip import STRIDES, RetinalClip
 from napari_claps.models.networks.detections import DetectorOutput
 from napari_claps.models.networks.detector import DetectorConfig, RetinalDetector
 from napari_claps.words.vocabulary import TARGETS, TEMPLATES, class_text
-from training.data import Record
-from training.denoising import denoising_loss, extra_queries, noised_boxes, split
-from training.detection_data import Pair, compact_images, detection_batch, has_boxes, mask_boxes
-from training.detection_loss import assign_cells, detection_loss
-from training.detection_metrics import BoxScores
-from training.provenance import record_files
-from training.run import Run, load_checkpoint, load_config
-from training.sampler import CachedImage, ViewSampler, cache_record, synthetic_images
-from training.selection import training_records
-from training.stage import run_stage
-from training.train_segmenter import load_clip
+from training.choose.box_scores import BoxScores
+from training.data.detection_data import DetectionClass, compact_images, detection_batch, has_boxes, mask_boxes
+from training.data.records import Record
+from training.data.sampler import CachedImage, ViewSampler, cache_record, synthetic_images
+from training.data.selection import training_records
+from training.losses.denoising import denoising_loss, extra_queries, noised_boxes, split
+from training.losses.detection_loss import assign_cells, detection_loss
+from training.run.checkpoint import load_checkpoint
+from training.run.command import run_stage
+from training.run.config import load_config
+from training.run.provenance import record_files
+from training.run.run import Run
+from training.stages.average import AveragedModel
+from training.stages.encoder import load_clip
 
 FIRST_LEVEL = STRIDES.index(8)
 """The detector uses the trunk's features from stride 8 on."""
@@ -60,14 +62,15 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
     detector = build_detector(clip, config.get("detector", {})).to(run.device)
     if warm is not None:
         detector.load_head_state_dict(load_checkpoint(warm)["detector"])
-    held_out = held_out_images(config) if run.is_first else []
+    held_out = held_out_boxed(config) if run.is_first else []
     sampler = make_sampler(config, run)
 
     optimizer = torch.optim.AdamW(list(detector.head_parameters()), config["lr"], weight_decay=config["weight_decay"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=config["steps"], pct_start=0.08)
-    average = copy.deepcopy(detector).requires_grad_(False).eval()
-    both = nn.ModuleList([detector, average])
+    average = AveragedModel(detector, config["average"])
+    average.model.eval()
+    both = nn.ModuleList([detector, average.model])
     first = run.resume(both, optimizer, schedule, rng)
     detector.train()
     propose = run.parallel(detector)
@@ -80,17 +83,17 @@ def train(config: dict[str, Any], out: Path, init: Path, warm: Path | None = Non
         torch.nn.utils.clip_grad_norm_(list(detector.head_parameters()), 1.0)
         optimizer.step()
         schedule.step()
-        update_average(average, detector, min(config["average"], (step + 1) / (step + 11)))
+        average.update(detector, step)
         run.log(step, loss=loss.item(), **{name: value.item() for name, value in losses.items()})
         if run.is_due(step, config["save_every"], config["steps"]):
             run.save(step + 1, both, optimizer, schedule, rng)
     path = run.write_final({
         "arch": {**state["arch"], "detector": asdict(detector.config)},
-        "clip": clip.state_dict(), "detector": average.head_state_dict(),
+        "clip": clip.state_dict(), "detector": average.model.head_state_dict(),
     })
     if not run.is_first:
         return path
-    scores = evaluate(clip, average, held_out)
+    scores = score_boxes(clip, average.model, held_out)
     (out / "detector.json").write_text(json.dumps(scores, indent=1))
     return path
 
@@ -108,7 +111,7 @@ def boxed_records(config: dict[str, Any], *, held_out: bool) -> list[Record]:
     return [r for r in training_records(config, held_out=held_out) if any(map(has_boxes, r.targets))]
 
 
-def held_out_images(config: dict[str, Any]) -> list[CachedImage]:
+def held_out_boxed(config: dict[str, Any]) -> list[CachedImage]:
     """The held-out part of ``train``, as far as it has compact targets."""
     return compact_images([c for r in boxed_records(config, held_out=True) for c in cache_record(r)])
 
@@ -135,7 +138,7 @@ def batch_losses(
     autocast : context manager
         In which the networks compute.
     denoising : int
-        Groups of noised true boxes as further queries (`training.denoising`).
+        Groups of noised true boxes as further queries (`training.losses.denoising`).
     """
     batch = detection_batch(sampler.batch(size, rng))
     detector = getattr(propose, "module", propose)
@@ -144,7 +147,7 @@ def batch_losses(
     known = batch.known.to(device)
     with autocast or nullcontext():
         features = encode(clip, batch.images.to(device))
-        text = detector.encode_text([wording(pair, rng) for pair in batch.pairs])
+        text = detector.encode_text([wording(asked, rng) for asked in batch.classes])
         assignment = assign_cells(truths, [(f.shape[-2], f.shape[-1]) for f in features])
         noised = noised_boxes(truths, known, denoising) if denoising else None
         with extra_queries(detector, text, noised) if noised else nullcontext():
@@ -156,30 +159,23 @@ def batch_losses(
 
 
 @torch.no_grad()
-def update_average(average: RetinalDetector, detector: RetinalDetector, decay: float) -> None:
-    """Move the running mean of the weights, better than the last ones when a run is short."""
-    for mean, value in zip(average.head_parameters(), detector.head_parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
-
-
-@torch.no_grad()
 def encode(clip: RetinalClip, views: Tensor) -> tuple[Tensor, ...]:
     """Feature maps of the frozen trunk for the detector."""
     return clip.encode_image(views).levels[FIRST_LEVEL:]
 
 
-def wording(pair: Pair, rng: random.Random) -> str:
+def wording(asked: DetectionClass, rng: random.Random) -> str:
     """One wording of a class text; the first, used at inference, as often as all others together."""
-    modality, target = pair
+    modality, target = asked
     template = TEMPLATES[0] if rng.random() < 0.5 else rng.choice(TEMPLATES)
     return class_text(TARGETS[target], modality, template)
 
 
 @torch.no_grad()
-def evaluate(clip: RetinalClip, detector: RetinalDetector, images: Sequence[CachedImage]) -> dict[str, dict]:
+def score_boxes(clip: RetinalClip, detector: RetinalDetector, images: Sequence[CachedImage]) -> dict[str, dict]:
     """Scores by modality and target, over the tiles in which the images are seen at inference."""
     device = detector.feat_map.weight.device
-    collected: dict[Pair, BoxScores] = {}
+    collected: dict[DetectionClass, BoxScores] = {}
     for item in tqdm(images, desc="held out", mininterval=10):
         texts = [class_text(TARGETS[t], item.modality) for t in item.targets]
         text = detector.encode_text(texts)
@@ -198,7 +194,7 @@ def evaluate(clip: RetinalClip, detector: RetinalDetector, images: Sequence[Cach
                 corners = corners * torch.tensor([tile.width, tile.height] * 2)
                 scores = collected.setdefault((item.modality, target), BoxScores())
                 scores.add(found.boxes[mine].cpu(), found.scores[mine].cpu(), corners)
-    return {f"{modality}/{target}": s.report() for (modality, target), s in sorted(collected.items())}
+    return {f"{modality}/{target}": s.summary() for (modality, target), s in sorted(collected.items())}
 
 
 def _cut(array: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:

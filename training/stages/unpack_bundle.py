@@ -1,8 +1,8 @@
 """Checkpoints from a bundle, to train on from what was shipped.
 
-``python -m training.unpack_bundle --bundle claps-tiny --out runs/claps-tiny`` writes the folders ``clip``,
+``python -m training.stages.unpack_bundle --bundle claps-tiny --out runs/claps-tiny`` writes the folders ``clip``,
 ``segmenter`` and ``detector`` of its three parts, each as a run leaves it (``final.pt``, ``text``, ``config.json``),
-and ``pairs.json`` with its thresholds. They serve wherever a stage or `training.export` asks for a ``final.pt``;
+and ``pairs.json`` with its thresholds. They serve wherever a stage or `training.stages.export` asks for a ``final.pt``;
 exported again they give the same weights to the bit, because half precision is exact in single precision.
 """
 
@@ -21,8 +21,8 @@ from napari_claps.models.bundles.bundle import TEXT_FOLDER, WEIGHTS, load_bundle
 from napari_claps.models.networks.clip import RetinalClip
 from napari_claps.models.networks.detector import RetinalDetector
 from napari_claps.models.networks.segmenter import RetinalSam
-from training.run import save_atomically
-from training.stage import run_command
+from training.run.checkpoint import save_atomically
+from training.run.command import run_command
 
 
 def unpack(name_or_folder: str | Path, out: Path) -> Path:

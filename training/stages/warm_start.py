@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_claps.errors import InputError
 from napari_claps.models.networks.segmenter import RetinalSam, SegmenterConfig
 from napari_claps.types import Modality
-from training.run import load_checkpoint
+from training.run.checkpoint import load_checkpoint
 
 LEARNT_ALONE = {"wordless": ("prompt_encoder.no_text",), "presence": ("mask_decoder.presence_head",),
                 **{f"{m} pixels": (f"image_encoder.own_pixel_decoders.{m}.",) for m in Modality},

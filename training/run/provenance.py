@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from napari_claps.files.atomic import atomic_path
-from training.data import Record, data_root
+from training.data.records import Record, data_root
 
 
 def record_files(records: Iterable[Record]) -> list[Path]:
@@ -40,14 +40,14 @@ def write_data_list(path: Path, files: Iterable[Path]) -> dict[str, int | str]:
 
 def git_revision() -> str:
     """Commit of the code, with ``+changes`` if files differ from it; empty where there is no git."""
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
 
     def ask(*words: str) -> str:
         try:
-            return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True).stdout.strip()
+            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
         except OSError:
             return ""
 
     revision = ask("rev-parse", "HEAD")
-    return revision + "+changes" * bool(ask("status", "--porcelain", "--untracked-files=no", "--", "..")) \
+    return revision + "+changes" * bool(ask("status", "--porcelain", "--untracked-files=no", "--", ".")) \
         if revision else ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,54 +16,9 @@ from tqdm import tqdm
 
 from napari_claps.errors import InputError
 from napari_claps.files.atomic import atomic_path
-from training.parallel import Processes, number_format
-from training.provenance import git_revision, write_data_list
-
-
-def load_config(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a TOML configuration; the values can be any that the stage knows.
-
-    ``base = "other.toml"`` takes the lines of a file beside it, except those that are given; tables are merged.
-    `above` are the files that build on this one.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or no TOML.
-    """
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a training configuration ({error}).") from error
-    if "base" not in config:
-        return config
-    base = path.parent / str(config.pop("base"))
-    if base in (path, *above):
-        raise InputError(f"{path}: base = \"{base.name}\" names the file itself, or one that builds on it.")
-    below = load_config(base, above=(path, *above))
-    return below | {k: {**below[k], **v} if isinstance(v, dict) and isinstance(below.get(k), dict) else v
-                    for k, v in config.items()}
-
-
-def save_atomically(state: Any, path: Path) -> None:
-    """Write a checkpoint to a temporary name, then rename it."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint written by `Run` (tensors and plain values only).
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or holds pickled code.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as a checkpoint of this training ({error}).") from error
+from training.run.checkpoint import load_checkpoint, save_atomically
+from training.run.parallel import Processes, number_format
+from training.run.provenance import git_revision, write_data_list
 
 
 class Run:
@@ -79,7 +32,7 @@ class Run:
         (weights and architecture).
     config : dict
         All settings, stored with the git revision. Read here: ``seed``;
-        ``precision``, one of `training.parallel.PRECISIONS`; ``minutes``, after
+        ``precision``, one of `training.run.parallel.PRECISIONS`; ``minutes``, after
         which the run saves and stops (never, if missing).
     """
 

@@ -1,6 +1,6 @@
 """One process or several: how ``torchrun`` spreads a training run over GPUs (PyTorch DDP), and in which numbers.
 
-``torchrun --nproc_per_node 4 -m training.train_segmenter --config ... --init ... --out ...`` starts four processes;
+``torchrun --nproc_per_node 4 -m training.stages.train_segmenter --config ... --out ...`` starts four processes;
 each draws batches of its own, and the gradients are averaged. One process needs no ``torchrun``.
 """
 

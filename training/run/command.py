@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from napari_claps.errors import ClapsError, DeviceError, InputError
-from training.parallel import Processes
-from training.run import load_config
+from training.run.config import load_config
+from training.run.parallel import Processes
 
 COSTLY = ("batch", "views", "max_prompts", "synthetic", "cache_size")
 """Lines of a configuration that take memory, the best one to lower first."""

@@ -1,0 +1,1 @@
+"""What was tried once, and is no part of the recipe."""

@@ -1,0 +1,1 @@
+"""What a bundle is worth on images it has not learnt from."""

@@ -1,0 +1,1 @@
+"""A training run: configuration, folder, checkpoints, processes, and the end of every command."""

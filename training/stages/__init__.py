@@ -1,0 +1,1 @@
+"""The stages that make weights, and what turns weights into a bundle and back."""
