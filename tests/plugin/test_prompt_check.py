@@ -12,6 +12,7 @@ pytest.importorskip("pytestqt")
 from napari_claps.errors import BundleError
 from napari_claps.plugin import engine as engine_module
 from napari_claps.plugin.widgets.prompt_check import GOOD
+from napari_claps.results.prompt_check import prompt_check_picture
 from napari_claps.trust.prompt_check import PromptCheck, TextKind, Trial
 from napari_claps.types import Modality
 from tests.gui_checks import errors
@@ -59,7 +60,7 @@ def test_the_slice_in_view_is_checked_and_the_warning_shown(make_widget, qtbot, 
     assert call["modality"].modality is Modality.OCT and call["thread"] != threading.current_thread().name
     dialog = widget.check_dialog
     assert dialog.isVisible() and "hardly depends on the text" in dialog.verdict.text()
-    height, width, _ = check_with(0.9).picture().shape
+    height, width, _ = prompt_check_picture(check_with(0.9)).shape
     assert (dialog.picture.pixmap().width(), dialog.picture.pixmap().height()) == (width, height)
     assert "hardly depends" in widget.form.status.text()
     assert len(viewer.layers) == 1, "no layer is made"

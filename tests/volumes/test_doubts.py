@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from napari_claps.errors import OutputError
+from napari_claps.results.tables import write_doubts
 from napari_claps.synthetic import synthetic_oct
-from napari_claps.volumes.doubts import Reason, doubtful_places, write_doubts
+from napari_claps.volumes.doubts import Reason, doubtful_places
 from napari_claps.volumes.linking import MM_RULE, PIXEL_RULE
 from tests.linked_slices import FLUID, SPACING, links_of, pocket, results_of, with_flicker
 

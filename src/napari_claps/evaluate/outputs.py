@@ -12,10 +12,11 @@ import pandas as pd
 
 from napari_claps.errors import InputError
 from napari_claps.evaluate.boxes import SliceBoxes, object_boxes
-from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth, read_labels
+from napari_claps.evaluate.files import FIELD_OF_VIEW, Labels, find_truth
 from napari_claps.evaluate.masks import score_masks
 from napari_claps.evaluate.summary import ImageScore
 from napari_claps.results.coco import read_detections
+from napari_claps.results.mask_reader import read_labels
 from napari_claps.words.vocabulary import Kind, kind_of
 
 
@@ -95,19 +96,17 @@ def compare(folder: Path, truth_root: Path, *, name: str, dataset: str = "") -> 
         raise InputError(f"{folder / 'boxes.json'}: names the slices {found.slices}, the masks have {n_slices}.")
     looked_at = list(found.slices) if found and volume else None
     for target in targets:
-        masks = [predicted.mask(target), truth.mask(target), field]
+        mask, true, seen = predicted.mask(target), truth.mask(target), field
         if looked_at:
-            masks = [m if m is None else m[looked_at] for m in masks]
+            mask, true, seen = mask[looked_at], true[looked_at], None if seen is None else seen[looked_at]
         kind = kind_of(target)
         yield ImageScore(
             dataset=dataset,
             image=name,
             target=target,
-            masks=score_masks(
-                masks[0], masks[1], field=masks[2], spacing=spacing, centreline=kind is Kind.TREE and not volume
-            ),
+            masks=score_masks(mask, true, field=seen, spacing=spacing, centreline=kind is Kind.TREE and not volume),
             presence=presence.get(target, math.nan),
-            boxes=_match(found, target, masks[1]) if found and not kind.is_whole else (),
+            boxes=_match(found, target, true) if found and not kind.is_whole else (),
         )
 
 

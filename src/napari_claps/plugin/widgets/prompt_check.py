@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QScrollArea, QVBoxLayout, QWidget
 
+from napari_claps.results.prompt_check import prompt_check_picture
 from napari_claps.trust.prompt_check import PromptCheck
 
 GOOD = "No warning: in this slice the masks depend on the text."
@@ -25,7 +26,7 @@ class PromptCheckDialog(QDialog):
         if check.warnings:
             self.verdict.setStyleSheet("color: #e69f00;")
         self.picture = QLabel()
-        self.picture.setPixmap(_pixmap(check.picture()))
+        self.picture.setPixmap(_pixmap(prompt_check_picture(check)))
         area = QScrollArea()
         area.setWidget(self.picture)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
