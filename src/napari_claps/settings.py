@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,11 @@ class Settings:
             raise InputError(f"score_threshold = {self.score_threshold} must lie between 0 and 1.")
         if self.batch_size < 1:
             raise InputError(f"batch_size = {self.batch_size} must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed = {self.seed} must be a whole number from 0 to {2**32 - 1}.")
+        for name in ("modality", "bundle", "models_folder", "device"):
+            if "\0" in getattr(self, name):
+                raise InputError(f"{name} = {getattr(self, name)!r} has a character that no name has.")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> tuple[Settings, list[str]]:
@@ -88,28 +93,41 @@ class Settings:
         InputError
             If the file cannot be read, or has an unknown key or a value of the wrong type.
         """
+        from napari_claps.files.schema import parse_toml
+
         path = Path(path)
         try:
-            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = parse_toml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: cannot read the settings ({error.strerror}).") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InputError(f"{path}: is not valid TOML ({error}).") from error
         targets = values.pop("targets", [])
         if not isinstance(targets, list) or not all(isinstance(t, str) for t in targets):
-            raise InputError(f"{path}: targets = {targets!r} must be a list of texts.")
+            raise InputError(f"{path}: targets = {str(targets)[:60]} must be a list of texts.")
         return cls().updated(values, where=str(path)), targets
 
-    def updated(self, values: dict[str, Any], *, where: str = "settings") -> Settings:
-        """Return a copy with `values` replaced; unknown names and wrong types are refused."""
-        number, switch = (float, int, type(None)), (bool,)
-        kinds = {"score_threshold": number, "coverage": number, "batch_size": (int,), "seed": (int,),
-                 "link_slices": switch, "uncertainty": switch, "mirrored": switch}
-        known = {f.name for f in dataclasses.fields(self)}
-        for name, value in values.items():
-            if name not in known:
-                raise InputError(f"{where}: unknown setting {name!r}. Known are: {', '.join(sorted(known))}.")
-            kind = kinds.get(name, (str,))
-            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise InputError(f"{where}: {name} = {value!r} has the wrong type.")
-        return dataclasses.replace(self, **values)
+    def updated(self, values: Mapping[str, Any], *, where: str = "") -> Settings:
+        """Return a copy with `values` replaced; unknown names and wrong types are refused.
+
+        Parameters
+        ----------
+        values : mapping
+            Names of fields, and plain values.
+        where : str
+            File, for the message.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or a value of the wrong type or out of range.
+        """
+        from napari_claps.files.schema import checked_fields  # its library takes a while to load
+
+        known, start = sorted(field.name for field in dataclasses.fields(self)), f"{where}: " if where else ""
+        if unknown := [name for name in values if name not in known]:
+            raise InputError(f"{start}unknown setting {str(unknown[0])[:60]!r}. Known are: {', '.join(known)}.")
+        try:
+            return dataclasses.replace(self, **checked_fields(Settings, values))
+        except InputError as error:
+            raise InputError(f"{start}{error}") from error

@@ -95,7 +95,7 @@ def read_session(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Session:
         If the file is missing, damaged, not a session, of a newer version, or too large.
     """
     from napari_claps.session.archive import Archive
-    from napari_claps.session.json import decode
+    from napari_claps.session.decode import decode
 
     path = Path(path)
     with Archive(path, max_bytes=max_bytes) as archive:

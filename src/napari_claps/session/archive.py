@@ -46,24 +46,19 @@ def write_archive(path: Path, document: dict[str, Any], arrays: Sequence[np.ndar
             f"The session has {len(arrays)} arrays and {len(text)} bytes of tables and boxes; at most "
             f"{MAX_MEMBERS - 1} and {MAX_DOCUMENT} can be read again. Save it in parts."
         )
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(_member(DOCUMENT), text)
+    # By name, so that all members are dated 1980: when a session was saved is the business of its provenance.
+    # Masks shrink a hundredfold at any level.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as file:
+        with file.open(DOCUMENT, "w") as member:
+            member.write(text)
         for number, array in enumerate(arrays):
-            large = array.nbytes > 2**31
-            with file.open(_member(array_name(number)), "w", force_zip64=large) as member:
+            with file.open(array_name(number), "w", force_zip64=array.nbytes > 2**31) as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
 
 
 def array_name(number: int) -> str:
     """Name of the member that holds array `number`."""
     return f"arrays/{number}.npy"
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)  # dated 1980: when a session was saved is the business of its provenance
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info._compresslevel = 4  # masks shrink a hundredfold at any level
-    return info
 
 
 class Archive:
@@ -189,7 +184,7 @@ class Archive:
 
 
 def _fill(array: np.ndarray, member: IO[bytes], name: str) -> None:
-    view = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+    view = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
     at = 0
     while at < len(view):
         block = member.read(min(_BLOCK, len(view) - at))
