@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import binary_erosion
@@ -100,19 +100,20 @@ def score_masks(
     n_both, n_predicted, n_truth = (int(np.count_nonzero(m)) for m in (p & t, p, t))
     step = (1.0,) * t.ndim if spacing is None else tuple(float(s) for s in spacing)
     pixel = math.prod(step)
-    score = {
-        "present": n_truth > 0,
-        "found": n_predicted > 0,
-        "truth_size": n_truth * pixel,
-        "predicted_size": n_predicted * pixel,
-        "length_unit": "px" if spacing is None else "mm",
-        "size_unit": "px" if spacing is None else f"mm{t.ndim}",
-    }
+    nan = math.nan
+    unknown = MaskScore(
+        present=n_truth > 0,
+        found=n_predicted > 0,
+        truth_size=n_truth * pixel,
+        predicted_size=n_predicted * pixel,
+        length_unit="px" if spacing is None else "mm",
+        size_unit="px" if spacing is None else f"mm{t.ndim}",
+        dice=nan, iou=nan, precision=nan, recall=nan, hd95=nan, cldice=nan, size_error=nan,
+    )  # fmt: skip
     if not n_truth:
-        nothing = dict.fromkeys(("dice", "iou", "precision", "recall", "hd95", "cldice", "size_error"), math.nan)
-        return MaskScore(**score, **nothing)
-    return MaskScore(
-        **score,
+        return unknown
+    return replace(
+        unknown,
         dice=2 * n_both / (n_predicted + n_truth),
         iou=n_both / (n_predicted + n_truth - n_both),
         precision=n_both / n_predicted if n_predicted else 0.0,

@@ -144,7 +144,7 @@ def read_folder_as_volume(folder: str | Path) -> RetinalImage:
             raise InputError(f"{folder}: mixes eyes: {sides['R'].name} is a right one, {sides['L'].name} a left one. "
                              "Move the others away, or give the files one by one.")
         volume[index] = image.data
-        spacings.add(image.spacing)
+        spacings.add(image.plane_spacing)
         lines.append(image.scan_lines)
     plane_spacing = spacings.pop() if len(spacings) == 1 else None
     placed = [line for line in lines if line is not None]

@@ -198,7 +198,7 @@ class _Total:
         nodes = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.int64)
         nodes[ids] = self.objects + np.arange(len(ids))
         self.objects += len(ids)
-        if index == self.last_index + 1 and self.last_mask is not None:
+        if index == self.last_index + 1 and self.last_mask is not None and self.last_nodes is not None:
             both = (mask > 0) & (self.last_mask > 0)
             # A pair of nodes as one number: to sort columns of two takes ten times as long.
             pairs = np.unique(self.last_nodes[self.last_mask[both]] * self.objects + nodes[mask[both]])

@@ -109,13 +109,13 @@ def make_scene(rng: np.random.Generator, z: np.ndarray, x: np.ndarray, findings:
     # -- what lies between pigment epithelium and photoreceptors
     sub_retina = np.zeros_like(sub_rpe)
     gap = np.zeros_like(lift)
-    for name, low, high, radius in (("subretinal_fluid", 30, 190, (0.3, 1.4)), ("shrm", 40, 160, (0.3, 0.9))):
+    for name, low, high, radii in (("subretinal_fluid", 30, 190, (0.3, 1.4)), ("shrm", 40, 160, (0.3, 0.9))):
         if name not in findings:
             continue
         for _ in range(rng.integers(1, 3)):
             height = low * (high / low) ** rng.random()
             centre = _near(rng, z, x, fovea, 0.9)
-            bump = height * _dome(z, x, rng, centre, rng.uniform(*radius), rng.uniform(0.6, 1.3))
+            bump = height * _dome(z, x, rng, centre, rng.uniform(*radii), rng.uniform(0.6, 1.3))
             # fluid lies in the hollows between drusen rather than on them
             bump = np.clip(bump - 0.5 * lift * (bump > 0), 0, None)
             sub_retina[(bump >= 6) & (bump > gap)] = 1 + FINDINGS.index(name)

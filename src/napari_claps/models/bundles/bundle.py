@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Bundle:
     clip: RetinalClip | OpenClip | None
     detector: RetinalDetector | OfficialDetector | None
     segmenter: RetinalSam | OfficialSam | None
+    clip_text: Callable[[tuple[str, ...]], Tensor] = field(init=False, repr=False)
+    detector_text: Callable[[tuple[str, ...]], TextFeatures | Captions] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Texts recur for every view of every image; the cache belongs to this bundle alone.
@@ -47,11 +50,13 @@ class Bundle:
         object.__setattr__(self, "detector_text", lru_cache(maxsize=64)(self._detector_text))
 
     def _clip_text(self, texts: tuple[str, ...]) -> Tensor:
-        self.require_clip("comparing images with words", "Use --method claps")
+        clip = self.require_clip("comparing images with words", "Use --method claps")
         with torch.inference_mode(), self.precision():
-            return self.clip.encode_text(texts).float()
+            return clip.encode_text(texts).float()
 
     def _detector_text(self, texts: tuple[str, ...]) -> TextFeatures | Captions:
+        if self.detector is None:
+            raise BundleError(f"Bundle {self.manifest.name} has no detector (GroundingDINO): see claps models import.")
         with torch.inference_mode(), self.precision():
             return self.detector.encode_text(texts)
 
@@ -63,7 +68,8 @@ class Bundle:
         """
         if self.clip is None:
             return ViewFeatures(views, None)
-        if self.takes_text and masks_of in self.segmenter.config.own_trunks:
+        if (isinstance(self.segmenter, RetinalSam) and isinstance(self.clip, RetinalClip)
+                and masks_of in self.segmenter.config.own_trunks):
             return self.clip.normalise(views)
         return self.clip.encode_image(views)
 
@@ -103,16 +109,18 @@ class Bundle:
         return {"clip": clip, "segmenter": "" if self.segmenter is not None else "no mask head (SAM)",
                 "detector": "" if self.detector is not None or self.takes_text else "no detector (GroundingDINO)"}
 
-    def require_clip(self, purpose: str, way_out: str) -> None:
-        """Refuse what needs CLIP and its words, if they are missing.
+    def require_clip(self, purpose: str, way_out: str) -> RetinalClip | OpenClip:
+        """Return the CLIP with its words, or refuse what needs them.
 
         Raises
         ------
         BundleError
         """
-        if reason := self.lacks()["clip"]:
-            raise BundleError(f"Bundle {self.manifest.name} cannot be used for {purpose}: {reason}. {way_out}, or import "
-                              "the missing part; see claps models import.")
+        reason = self.lacks()["clip"]
+        if self.clip is None or reason:
+            raise BundleError(f"Bundle {self.manifest.name} cannot be used for {purpose}: {reason}. {way_out}, or "
+                              "import the missing part; see claps models import.")
+        return self.clip
 
 
 def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: bool = True,

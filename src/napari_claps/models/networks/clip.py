@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 STRIDES = (2, 4, 8, 16, 32)
 """Strides of the feature maps of a timm trunk, finest first."""
@@ -74,6 +77,9 @@ class RetinalClip(nn.Module):
         weights are read from it.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ClipConfig, text_folder: str | Path) -> None:
         super().__init__()
         import open_clip
@@ -100,7 +106,7 @@ class RetinalClip(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     @property
-    def text_transformer(self) -> nn.Module:
+    def text_transformer(self) -> BertModel:
         """The BERT of the text tower, shared with the detector."""
         return self.model.text.transformer
 

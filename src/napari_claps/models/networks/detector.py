@@ -71,6 +71,8 @@ class RetinalDetector(GroundingDINO):
         The fast BERT tokenizer of that tower; it must know the full stop.
     """
 
+    specical_tokens: list[int]  # spelt so in the library
+
     def __init__(self, config: DetectorConfig, text_transformer: BertModel, tokenizer: PreTrainedTokenizerBase):
         transformer = RetinalTransformer(
             d_model=WIDTH,
@@ -231,7 +233,7 @@ class RetinalDetector(GroundingDINO):
                    threshold: float | Sequence[float]) -> list[Detections]:
         """Boxes of each view of the encoder's features; see `detect`."""
         return self.detect(features.levels[-len(self.config.channels):], text,
-                           view_size=tuple(features.views.shape[-2:]), threshold=threshold)
+                           view_size=(features.views.shape[-2], features.views.shape[-1]), threshold=threshold)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the detector without the shared text encoder."""

@@ -64,6 +64,9 @@ class OpenClip(nn.Module):
         False for an image tower alone.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, folder: Path, *, has_text: bool = True) -> None:
         super().__init__()
         import open_clip
@@ -73,7 +76,7 @@ class OpenClip(nn.Module):
         self.has_text = has_text
         name = f"local-dir:{folder}"
         if has_text:
-            self.model: nn.Module = open_clip.create_model(name, text_cfg=text)
+            self.model: Any = open_clip.create_model(name, text_cfg=text)
             # A tokenizer of Hugging Face is told to stay offline; open_clip's own takes no such option.
             offline = {"local_files_only": True} if text.get("hf_tokenizer_name") else {}
             self.tokenizer: Any = open_clip.get_tokenizer(name, **offline)

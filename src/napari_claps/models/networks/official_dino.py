@@ -84,6 +84,9 @@ class OfficialDetector(nn.Module):
         checkpoint of GroundingDINO.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: DinoConfig, text_folder: str | Path) -> None:
         super().__init__()
         self.config = config
