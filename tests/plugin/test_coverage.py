@@ -52,49 +52,49 @@ def bands_of(viewer):
 @pytest.fixture
 def combo(qtbot):
     widget = CoverageCombo()
-    qtbot.addWidget(widget)
+    qtbot.addWidget(widget.native)
     return widget
 
 
 def offered(combo):
-    return [combo.itemText(i) for i in range(combo.count())]
+    return [combo.native.itemText(i) for i in range(len(combo))]
 
 
 def test_what_is_offered(combo):
-    assert not combo.isEnabled() and combo.coverage() is None, "nothing is known yet"
+    assert not combo.enabled and combo.coverage() is None, "nothing is known yet"
     combo.set_pairs(OCT)
-    assert combo.isEnabled() and offered(combo) == ["off", "0.8", "0.9"] and combo.coverage() is None
-    tips = [combo.itemData(i, Qt.ItemDataRole.ToolTipRole) for i in (1, 2)]
+    assert combo.enabled and offered(combo) == ["off", "0.8", "0.9"] and combo.coverage() is None
+    tips = [combo.native.itemData(i, Qt.ItemDataRole.ToolTipRole) for i in (1, 2)]
     assert tips == ["for drusen, intraretinal_fluid", "for drusen"]
 
 
 def test_where_there_is_none_the_tool_tip_says_why(combo):
     combo.set_pairs([pair for pair in PAIRS if pair.modality == Modality.CFP])
-    assert not combo.isEnabled() and offered(combo) == ["off"]
+    assert not combo.enabled and offered(combo) == ["off"]
     assert ("Not available in this modality: vessel: 2 calibration images are too few, 4 are needed; "
-            "optic_disc: it was not calibrated.") in combo.toolTip()
+            "optic_disc: it was not calibrated.") in combo.tooltip
     combo.set_pairs([Pair(Modality.OCT, "shrm", n_inner=20, n_outer=20, outer={"0.8": 0.1})])
-    assert not combo.isEnabled() and "shrm: no threshold reaches it." in combo.toolTip(), "both masks are needed"
+    assert not combo.enabled and "shrm: no threshold reaches it." in combo.tooltip, "both masks are needed"
 
 
 def test_a_choice_comes_back_with_what_it_needs(combo, qtbot):
     changes = []
-    combo.coverage_changed.connect(lambda: changes.append(combo.coverage()))
+    combo.changed.connect(lambda: changes.append(combo.coverage()))
     combo.set_pairs(OCT)
     combo.show()
-    qtbot.keyClick(combo, Qt.Key.Key_Down)
-    qtbot.keyClick(combo, Qt.Key.Key_Down)
+    qtbot.keyClick(combo.native, Qt.Key.Key_Down)
+    qtbot.keyClick(combo.native, Qt.Key.Key_Down)
     assert combo.coverage() == 0.9
     combo.set_way("salip", None)
-    assert combo.coverage() is None and not combo.isEnabled() and "the method claps alone" in combo.toolTip()
+    assert combo.coverage() is None and not combo.enabled and "the method claps alone" in combo.tooltip
     combo.set_way("claps", 0.3)
-    assert combo.coverage() is None and "'as trained'" in combo.toolTip()
+    assert combo.coverage() is None and "'as trained'" in combo.tooltip
     combo.set_way("claps", None)
-    assert combo.coverage() == 0.9 and combo.isEnabled()
+    assert combo.coverage() == 0.9 and combo.enabled
     combo.set_way("claps", None, mirrored=False)
     assert combo.coverage() == 0.9, "the bundle does not ask for it in this modality"
     combo.set_pairs(OCT, mirrored=True)
-    assert combo.coverage() is None and "Tick 'Look at mirrored images too'" in combo.toolTip()
+    assert combo.coverage() is None and "Tick 'Look at mirrored images too'" in combo.tooltip
     combo.set_way("claps", None)
     combo.set_pairs([])
     combo.set_pairs(OCT)
@@ -128,17 +128,17 @@ def test_the_form_passes_method_and_score_on(make_widget, qtbot, pipeline):
     advanced = widget.form.advanced
     assert advanced.settings("b") == Settings(bundle="b"), "off by default"
     advanced.coverage.choose(0.8)
-    advanced.score.setValue(0.5)
-    assert not advanced.coverage.isEnabled()
-    advanced.score.setValue(advanced.score.minimum())
-    advanced.method.setCurrentText("medclip-sam")
-    assert not advanced.coverage.isEnabled()
-    advanced.method.setCurrentText("claps")
+    advanced.fields["score_threshold"].value = 0.5
+    assert not advanced.coverage.enabled
+    advanced.fields["score_threshold"].value = None
+    advanced.fields["method"].value = "medclip-sam"
+    assert not advanced.coverage.enabled
+    advanced.fields["method"].value = "claps"
     widget.run()
     finish(qtbot, widget)
     assert pipeline.settings == Settings(bundle="fake", coverage=0.8)
     widget.form.modality_combo.set_modality(Modality.CFP)
-    assert not advanced.coverage.isEnabled() and advanced.settings("b").coverage is None
+    assert not advanced.coverage.enabled and advanced.settings("b").coverage is None
 
 
 def test_a_run_shows_them_slice_by_slice_where_the_image_is(make_widget, qtbot, pipeline, gate):
@@ -162,7 +162,8 @@ def test_a_run_shows_them_slice_by_slice_where_the_image_is(make_widget, qtbot, 
         assert layer.units == image.units and layer.axis_labels == image.axis_labels
         assert np.allclose(layer.data_to_world((11, 39, 59)), image.data_to_world((11, 39, 59)))
         known = layer.metadata[KEY]
-        assert known["coverage"] == 0.8 and known["target"] == label.split()[0] and len(known["presence"]) == 12
+        assert known["provenance"]["coverage"] == 0.8
+        assert known["target"] == label.split()[0] and len(known["presence"]) == 12
     layer = bands["drusen inner"]
     before = layer.data.copy()
     layer.data_setitem((np.array([1]), np.array([38]), np.array([50])), 1)

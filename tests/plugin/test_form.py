@@ -24,9 +24,9 @@ pytest_plugins = ["tests.gui_fixtures"]
 def test_colour_photograph(make_widget, qtbot, pipeline):
     viewer, widget = make_widget(FUNDUS, rgb=True)
     assert widget.form.modality_combo.modality() is Modality.CFP
-    assert "90%" in widget.form.modality_combo.currentText()
+    assert "90%" in widget.form.modality_combo.current_choice
     assert widget.form.target_list.offered() == ["vessel", "optic_disc"]
-    assert not widget.form.slice_choice.isVisibleTo(widget)
+    assert not widget.form.slice_choice.native.isVisibleTo(widget)
     widget.run()
     finish(qtbot, widget)
     assert pipeline.image.rgb and pipeline.image.data.shape == FUNDUS.shape
@@ -37,7 +37,7 @@ def test_colour_photograph(make_widget, qtbot, pipeline):
 def test_slices(make_widget, qtbot, pipeline):
     viewer, widget = make_widget(**PLACE)
     choice = widget.form.slice_choice
-    assert choice.isVisibleTo(widget)
+    assert choice.native.isVisibleTo(widget)
     choice.mode.setCurrentText("the slice in view")
     viewer.dims.set_current_step(0, 5)
     widget.run()
@@ -91,7 +91,7 @@ def test_no_image(make_napari_viewer, pipeline, qtbot):
     image = viewer.add_image(VOLUME, name="a")
     assert widget.form.layer() is image
     image.name = "b"
-    assert widget.form.layer_combo.currentText() == "b" and widget.form.layer() is image
+    assert widget.form.layer_combo.current_choice == "b" and widget.form.layer() is image
     viewer.layers.clear()
     assert widget.form.layer() is None and not widget.form.run_button.isEnabled()
 
@@ -126,7 +126,7 @@ def test_spin_boxes_do_not_touch_the_pixels(make_widget, qtbot):
     qtbot.wait(300)
     before = Guarded.reads
     for value in np.linspace(0, 1, 50):
-        widget.form.advanced.score.setValue(value)
+        widget.form.advanced.fields["score_threshold"].value = value
         widget.form.slice_choice.first.setValue(int(value * 60))
     assert Guarded.reads == before, "so the boxes are as quick as for a small image"
 
@@ -135,7 +135,7 @@ def test_every_nth_slice(make_widget, qtbot, pipeline):
     _, widget = make_widget()
     choice = widget.form.slice_choice
     choice.mode.setCurrentText("every n-th slice")
-    assert choice.step.isVisibleTo(choice) and not choice.first.isVisibleTo(choice)
+    assert choice.step.isVisibleTo(widget) and not choice.first.isVisibleTo(widget)
     assert choice.indices(0) == [0, 2, 4, 6, 8, 10], "every second one, if nothing else is said"
     choice.step.setValue(5)
     widget.run()
@@ -163,7 +163,7 @@ def test_a_modality_that_the_image_does_not_look_like(make_widget):
 
 def test_the_probability_of_the_chosen_modality_is_shown_too(qtbot):
     combo = ModalityCombo()
-    qtbot.addWidget(combo)
+    qtbot.addWidget(combo.native)
     combo.set_modality(Modality.CFP)
     assert combo.disagreement() == "", "nothing was detected yet"
     combo.show_guess(ModalityGuess(Modality.OCT, 0.93, "detected", {"oct": 0.93, "cfp": 0.04}))
@@ -178,14 +178,15 @@ def test_advanced_options_become_settings(make_widget, qtbot, pipeline):
     advanced = widget.form.advanced
     assert not advanced.isExpanded() and advanced.content().maximumHeight() == 0, "out of the way at first"
     assert advanced.settings("b") == Settings(bundle="b"), "the defaults are those of the settings"
-    assert [advanced.method.itemText(i) for i in range(advanced.method.count())] == list(METHODS)
-    advanced.method.setCurrentText("salip")
-    advanced.device.setCurrentText("cpu")
-    advanced.score.setValue(0.25)
-    advanced.uncertainty.setChecked(True)
+    fields = advanced.fields
+    assert fields["method"].choices == tuple(METHODS)
+    fields["method"].value = "salip"
+    fields["device"].value = "cpu"
+    fields["score_threshold"].value = 0.25
+    fields["uncertainty"].value = True
     widget.run()
     finish(qtbot, widget)
     assert pipeline.settings == Settings(method="salip", bundle="fake", device="cpu", score_threshold=0.25,
                                          uncertainty=True)
-    assert {m: tip for m, tip in ((m, advanced.method.itemData(i, Qt.ItemDataRole.ToolTipRole))
+    assert {m: tip for m, tip in ((m, fields["method"].native.itemData(i, Qt.ItemDataRole.ToolTipRole))
                                   for i, m in enumerate(METHODS)) if not tip} == {}, "every method is explained"

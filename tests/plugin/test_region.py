@@ -80,22 +80,22 @@ def test_the_selected_one_of_several():
 
 def test_a_run_in_a_region(make_widget, qtbot, pipeline):
     viewer, widget = make_widget(**PLACE)
-    assert widget.form.region_combo.currentText() == "whole image"
+    assert widget.form.region_combo.current_choice == "whole image"
     widget.run()
     finish(qtbot, widget)
     assert pipeline.region is None
     shapes = viewer.add_layer(rectangle(5, 10, 25, 40, scale=PLACE["scale"][1:], translate=PLACE["translate"][1:],
                                         units=("mm", "mm")))  # fmt: skip
-    assert widget.form.region_combo.currentText() == "whole image", "a new layer does not become the region"
+    assert widget.form.region_combo.current_choice == "whole image", "a new layer does not become the region"
     widget.form.region_combo.set_layer(shapes)
     widget.run()
     finish(qtbot, widget)
     assert pipeline.region == (5, 10, 25, 40) and not errors()
-    assert list(labels_of(viewer)["drusen"].metadata[KEY]["region"]) == [5, 10, 25, 40]
+    assert list(labels_of(viewer)["drusen"].metadata[KEY]["provenance"]["region"]) == [5, 10, 25, 40]
     shapes.selected_data = {0}
     shapes.remove_selected()
     done = len(pipeline.slices_done)
     widget.run()
     assert idle(widget) and "no shape" in errors()[-1] and len(pipeline.slices_done) == done
     viewer.layers.remove(shapes)
-    assert widget.form.region_combo.currentText() == "whole image"
+    assert widget.form.region_combo.current_choice == "whole image"

@@ -1,20 +1,21 @@
-"""A combo box of the model bundles: those installed, and folders of the user's."""
+"""A choice of the model bundles: those installed, and folders of the user's."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from magicgui.widgets import Container, PushButton
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QWidget
+from psygnal import Signal
+from qtpy.QtWidgets import QFileDialog, QSizePolicy
 
 from napari_claps.errors import BundleError
 from napari_claps.models.bundles.manifest import BundleManifest, available_bundles, read_manifest
-from napari_claps.plugin.widgets.narrow_combo import NarrowCombo
-
-_OTHER = "another folder…"
+from napari_claps.plugin.widgets.choice import Choice, Entries
 
 
-class BundleCombo(NarrowCombo):
-    """Choose a bundle; only its manifest is read here, the weights are loaded by a run.
+class BundleCombo(Container):
+    """Choose a bundle, or with the button the folder of one; only its manifest is read here, the weights by a run.
 
     Signals
     -------
@@ -23,23 +24,23 @@ class BundleCombo(NarrowCombo):
 
     bundle_changed = Signal(object)
 
-    def __init__(self, default: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._manifests: list[BundleManifest] = []
-        self._current = -1
-        self.addItem(_OTHER)
-        for manifest in available_bundles():
-            self._add(manifest)
-        names = [manifest.name for manifest in self._manifests]
-        if names:
-            self._current = names.index(default) if default in names else 0
-        self.setCurrentIndex(self._current)
+    def __init__(self, default: str, **options: Any) -> None:
+        self._manifests: list[BundleManifest] = list(available_bundles())
+        first = next((m for m in self._manifests if m.name == default), None)
+        self._choice = Choice(name="bundle", choices=self._offer, tooltip="…")
+        if first is not None:
+            self._choice.value = first
+        button = PushButton(name="other_folder", text="…", tooltip="Choose the folder of another bundle")
+        button.native.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        super().__init__(layout="horizontal", labels=False, widgets=[self._choice, button], **options)
+        self.margins = (0, 0, 0, 0)
         self._describe()
-        self.activated.connect(self._choose)
+        self._choice.changed.connect(self._on_choice)
+        button.changed.connect(self._ask_folder)
 
     def manifest(self) -> BundleManifest | None:
         """The chosen bundle, or None if none is installed."""
-        return self._manifests[self._current] if self._current >= 0 else None
+        return self._choice.value
 
     def open_folder(self, folder: str) -> None:
         """Choose the bundle in `folder`; tells the user if it is none."""
@@ -47,36 +48,26 @@ class BundleCombo(NarrowCombo):
             manifest = read_manifest(folder)
         except BundleError as error:
             show_error(str(error))
-            self.setCurrentIndex(self._current)
             return
-        folders = [known.folder for known in self._manifests]
-        if manifest.folder in folders:
-            self._choose(folders.index(manifest.folder))
-            return
-        self._add(manifest)
-        self._choose(len(self._manifests) - 1)
+        known = next((m for m in self._manifests if m.folder == manifest.folder), None)
+        if known is None:
+            self._manifests.append(known := manifest)
+            self._choice.reset_choices()
+        self._choice.value = known
 
-    def _add(self, manifest: BundleManifest) -> None:
-        self.insertItem(len(self._manifests), manifest.name)
-        self._manifests.append(manifest)
+    def _offer(self, _: Any) -> Entries:
+        return [(manifest.name, manifest) for manifest in self._manifests]
 
-    def _choose(self, index: int) -> None:
-        if index == len(self._manifests):
-            folder = QFileDialog.getExistingDirectory(self, "Folder of a model bundle (with bundle.toml)")
-            if folder:
-                self.open_folder(folder)
-            else:
-                self.setCurrentIndex(self._current)
-            return
-        self.setCurrentIndex(index)
-        if index != self._current:
-            self._current = index
-            self._describe()
-            self.bundle_changed.emit(self.manifest())
+    def _ask_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self.native, "Folder of a model bundle (with bundle.toml)")
+        if folder:
+            self.open_folder(folder)
+
+    def _on_choice(self) -> None:
+        self._describe()
+        self.bundle_changed.emit(self.manifest())
 
     def _describe(self) -> None:
         manifest = self.manifest()
-        if manifest is None:
-            self.setToolTip("No bundle is installed: choose the folder of one.")
-        else:
-            self.setToolTip(f"{manifest.name} {manifest.version}\n{manifest.folder}\n{manifest.notice}")
+        self._choice.tooltip = ("No bundle is installed: choose the folder of one." if manifest is None else
+                                f"{manifest.name} {manifest.version}\n{manifest.folder}\n{manifest.notice}")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QWidget
+from typing import TYPE_CHECKING, Any
 
 from napari_claps.methods import CALIBRATED_METHOD
+from napari_claps.plugin.widgets.choice import Choice, Entries
 from napari_claps.trust.conformal import band_level, why_no_band
 from napari_claps.words.vocabulary import TARGETS
 
@@ -20,37 +18,30 @@ _TIP = ("Also gives, for each target, an inner mask (pixels that are sure) and a
         "the outer mask holds this share of the true pixels, and this share of the inner mask is true.")
 
 
-class CoverageCombo(QComboBox):
+class CoverageCombo(Choice):
     """Choose a coverage of those for which at least one target was calibrated; off by default.
 
     It is disabled, and off, where there is no choice; its tool tip says why.
-
-    Signals
-    -------
-    coverage_changed
-        Another coverage is in force, or others can be chosen.
+    `changed` tells that another coverage is in force.
     """
 
-    coverage_changed = Signal()
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, value: float | None = None, **options: Any) -> None:
         self._pairs: Sequence[Pair] = ()
         self._mirrored = False
         self._method, self._own_threshold, self._once = CALIBRATED_METHOD, False, False
-        self._wanted: float | None = None
-        self.currentIndexChanged.connect(self.coverage_changed)
-        self.activated.connect(self._remember)
-        self._offer()
+        self._wanted = value
+        super().__init__(choices=type(self)._levels, tips=self._targets_at,
+                         **{"nullable": True, "nothing": "off", "tooltip": _TIP, **options})
+        self.native.activated.connect(self._remember)
 
     def coverage(self) -> float | None:
         """The coverage in force, or None for no inner and outer masks."""
-        return self.currentData()
+        return self.value
 
     def choose(self, coverage: float | None) -> None:
         """Choose a coverage, as a user does; one that is not offered is kept until it is."""
         self._wanted = coverage
-        self._offer()
+        self.value = self.settle(None)
 
     def set_pairs(self, pairs: Sequence[Pair], *, mirrored: bool = False) -> None:
         """Offer what the bundle was calibrated for.
@@ -58,14 +49,24 @@ class CoverageCombo(QComboBox):
         `pairs` are those of the modality in force, `mirrored` whether the bundle asks to look at its images mirrored.
         """
         self._pairs, self._mirrored = pairs, mirrored
-        self._offer()
+        self.reset_choices()
 
     def set_way(self, method: str, score_threshold: float | None, *, mirrored: bool = True) -> None:
         """How objects are found and kept: the calibration holds for one way only."""
-        way = method, score_threshold is not None, not mirrored
-        if way != (self._method, self._own_threshold, self._once):
-            self._method, self._own_threshold, self._once = way
-            self._offer()
+        self._method, self._own_threshold, self._once = method, score_threshold is not None, not mirrored
+        self.reset_choices()
+
+    def reset_choices(self, *_: Any) -> None:
+        """Offer the coverages that there are now, with the targets that have each."""
+        super().reset_choices()
+        why_not = self._why_not()
+        self.enabled = not why_not
+        self.tooltip = f"{_TIP}\n\n{why_not}" if why_not else _TIP
+        self._add_tips()  # the targets may be others where the levels are the same
+
+    def settle(self, before: Any) -> Any:
+        """What the user chose last, wherever it is offered."""
+        return self._wanted if self._wanted in self.choices else None
 
     def missing(self, targets: Sequence[str]) -> str:
         """What to tell a user who wants these targets and the coverage in force; empty if all have it."""
@@ -81,30 +82,16 @@ class CoverageCombo(QComboBox):
         return (f"No inner and outer masks of coverage {coverage:g} for: {'; '.join(without)}. Untick these targets, "
                 "choose another coverage, or switch it off.")
 
-    def _offer(self) -> None:
-        why_not = self._why_not()
-        levels = [] if why_not else self._levels()
-        before = self.coverage()
-        self.blockSignals(True)
-        self.clear()
-        self.addItem("off", None)
-        for level in levels:
-            self.addItem(f"{level:g}", level)
-            self.setItemData(self.count() - 1, self._targets_at(level), Qt.ItemDataRole.ToolTipRole)
-        self.setCurrentIndex(1 + levels.index(self._wanted) if self._wanted in levels else 0)
-        self.blockSignals(False)
-        self.setEnabled(bool(levels))
-        self.setToolTip(f"{_TIP}\n\n{why_not}" if why_not else _TIP)
-        if self.coverage() != before:
-            self.coverage_changed.emit()
+    def _levels(self) -> Entries:
+        return [] if self._why_not() else [(f"{level:g}", level) for level in self._calibrated()]
 
-    def _levels(self) -> list[float]:
+    def _calibrated(self) -> list[float]:
         return sorted({float(key) for pair in self._pairs for key in pair.outer if key in pair.inner})
 
     def _why_not(self) -> str:
         if not self._pairs:
             return "Not available: the bundle finds nothing in this modality, or the modality is not known yet."
-        if not self._levels():
+        if not self._calibrated():
             reasons = {pair.target: why_no_band(pair, 0.8) for pair in self._pairs}
             return "Not available in this modality: " + "; ".join(f"{t}: {why}" for t, why in reasons.items()) + "."
         if self._method != CALIBRATED_METHOD:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from magicgui.widgets import LineEdit
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.plugin.layers import KEY, LayerSource
 from napari_claps.plugin.widgets.advanced import AdvancedOptions
 from napari_claps.plugin.widgets.bundle_combo import BundleCombo
+from napari_claps.plugin.widgets.fields import NO_LABEL, QtField, make_form
 from napari_claps.plugin.widgets.layer_combo import LayerCombo
 from napari_claps.plugin.widgets.modality_combo import ModalityCombo
 from napari_claps.plugin.widgets.region import region_of
@@ -22,9 +24,14 @@ from napari_claps.settings import Settings
 from napari_claps.types import Modality, ModalityGuess
 from napari_claps.words.vocabulary import make_prompt
 
+_WORDS_TIP = ("Anything else to look for: a synonym, an abbreviation or free text,\n"
+              "for example: CWS; bright dots near the fovea")
+
 
 class SegmentForm(QWidget):
     """Image, modality, targets, slices, region, model and the Run button.
+
+    ``fields`` and ``advanced.fields`` have what can be chosen, by name.
 
     Signals
     -------
@@ -41,19 +48,25 @@ class SegmentForm(QWidget):
         super().__init__(parent)
         self._state = State.IDLE
         self._problem = ""
-        self.layer_combo = LayerCombo(viewer, _can_be_segmented)
-        self.modality_combo = ModalityCombo()
+        self.layer_combo = LayerCombo(viewer, Image, _can_be_segmented, name="image", label="Image")
+        self.modality_combo = ModalityCombo(name="modality", label="Modality")
         self.target_list = TargetList()
-        self.free_text = QLineEdit()
-        self.slice_choice = SliceChoice()
-        self.region_combo = LayerCombo(viewer, _can_hold_region, nothing="whole image")
-        self.bundle_combo = BundleCombo(Settings().bundle)
+        targets = QtField(self.target_list, self.target_list.targets, self.target_list.set_targets,
+                          self.target_list.targets_changed, name="targets", label="Look for")
+        words = LineEdit(name="words", label=NO_LABEL, tooltip=_WORDS_TIP)
+        self.free_text = words.native
+        self.slice_choice = SliceChoice(name="slices", label="Slices")
+        self.region_combo = LayerCombo(
+            viewer, Shapes, _can_hold_region, nothing="whole image", name="region", label="Region",
+            tooltip="A Shapes layer with a rectangle: only what is in it is looked at.")  # fmt: skip
+        self.bundle_combo = BundleCombo(Settings().bundle, name="bundle", label="Model")
+        self.fields = make_form(self.layer_combo, self.modality_combo, targets, words, self.slice_choice,
+                                self.region_combo, self.bundle_combo, follow=viewer)
         self.advanced = AdvancedOptions()
         self.warning = QLabel()
         self.run_button = QPushButton("Run")
         self.doubts_button = QPushButton()
         self.status = QLabel()
-        self._slices_label = QLabel("Slices")
         self._fill()
         self._lay_out()
         self._connect()
@@ -126,9 +139,6 @@ class SegmentForm(QWidget):
 
     def _fill(self) -> None:
         self.free_text.setPlaceholderText("or your own words; separated by ;")
-        self.free_text.setToolTip("Anything else to look for: a synonym, an abbreviation or free text,\n"
-                                  "for example: CWS; bright dots near the fovea")
-        self.region_combo.setToolTip("A Shapes layer with a rectangle: only what is in it is looked at.")
         self.warning.setWordWrap(True)
         self.warning.setStyleSheet("color: #e69f00;")  # an orange that is seen in the dark and in the light theme
         self.warning.hide()
@@ -138,19 +148,10 @@ class SegmentForm(QWidget):
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def _lay_out(self) -> None:
-        fields = QFormLayout()
-        fields.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for label, field in (
-            (QLabel("Image"), self.layer_combo), (QLabel("Modality"), self.modality_combo),
-            (QLabel("Look for"), self.target_list), (QLabel(), self.free_text),
-            (self._slices_label, self.slice_choice), (QLabel("Region"), self.region_combo),
-            (QLabel("Model"), self.bundle_combo),
-        ):
-            fields.addRow(label, field)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(fields)
-        for widget in (self.advanced, self.warning, self.run_button, self.status, self.doubts_button):
+        for widget in (self.fields.native, self.advanced, self.warning, self.run_button, self.status,
+                       self.doubts_button):
             layout.addWidget(widget)
         layout.addStretch(1)
         self.setMinimumWidth(280)
@@ -162,13 +163,13 @@ class SegmentForm(QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(action)
         self.run_button.clicked.connect(self._press)
-        self.layer_combo.layer_changed.connect(self._show_image)
+        self.layer_combo.changed.connect(self._show_image)
         self.modality_combo.modality_changed.connect(self._offer_targets)
-        self.modality_combo.currentIndexChanged.connect(self._check_modality)
+        self.modality_combo.changed.connect(self._check_modality)
         self.bundle_combo.bundle_changed.connect(self._on_bundle)
-        self.target_list.targets_changed.connect(self._check_wishes)
-        self.free_text.textChanged.connect(self._check_wishes)
-        self.advanced.coverage.coverage_changed.connect(self._check_wishes)
+        for name in ("targets", "words"):
+            self.fields[name].changed.connect(self._check_wishes)
+        self.advanced.coverage.changed.connect(self._check_wishes)
 
     def _press(self) -> None:
         (self.run_pressed if self._state is State.IDLE else self.cancel_pressed).emit()
@@ -183,9 +184,8 @@ class SegmentForm(QWidget):
     def _show_image(self) -> None:
         layer = self.layer()
         is_volume = layer is not None and layer.ndim == 3
-        self.slice_choice.setVisible(is_volume)
-        self._slices_label.setVisible(is_volume)
-        if is_volume:
+        self.slice_choice.visible = is_volume
+        if layer is not None and is_volume:
             self.slice_choice.set_count(LayerSource.of(layer).data.shape[0])
         self.modality_combo.set_automatic()
         self._problem = "" if layer is not None else "Open an image, or one of File > Open Sample."
@@ -220,11 +220,12 @@ class SegmentForm(QWidget):
     def _check_wishes(self) -> None:
         """Say while the user chooses and types what a run would say."""
         modality, labels, problem = self.modality_combo.modality(), self.target_list.targets(), ""
-        for words in self._words() if modality is not None else ():
-            try:
-                labels.append(make_prompt(words, modality).label)
-            except ClapsError as error:
-                problem = str(error)
+        if modality is not None:
+            for words in self._words():
+                try:
+                    labels.append(make_prompt(words, modality).label)
+                except ClapsError as error:
+                    problem = str(error)
         self._complain(problem or self.advanced.coverage.missing(labels))
         self._refresh_button()
 
@@ -236,10 +237,10 @@ class SegmentForm(QWidget):
 
 
 def _can_be_segmented(layer: Layer) -> bool:
-    """Whether the layer is an image, and not one that tells of a result."""
-    return isinstance(layer, Image) and (layer.metadata.get(KEY) or {}).get("content") != "uncertainty"
+    """Whether the image is not one that tells of a result."""
+    return (layer.metadata.get(KEY) or {}).get("content") != "uncertainty"
 
 
 def _can_hold_region(layer: Layer) -> bool:
-    """Whether the layer holds shapes that somebody drew, or boxes; lines of the device are none."""
-    return isinstance(layer, Shapes) and (layer.metadata.get(KEY) or {}).get("content", "boxes") == "boxes"
+    """Whether the shapes are those that somebody drew, or boxes; lines of the device are none."""
+    return (layer.metadata.get(KEY) or {}).get("content", "boxes") == "boxes"

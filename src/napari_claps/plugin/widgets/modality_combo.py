@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QWidget
+from typing import Any
 
-from napari_claps.plugin.widgets.narrow_combo import NarrowCombo
+from magicgui.types import Separator
+from psygnal import Signal
+
+from napari_claps.plugin.widgets.choice import Choice
 from napari_claps.types import Modality, ModalityGuess
 from napari_claps.words.vocabulary import MODALITIES
 
-_AUTO = 0
 _TIP = "The first entry is what the program sees or the file says. Choose another one if it is wrong."
 
 
-class ModalityCombo(NarrowCombo):
+class ModalityCombo(Choice):
     """First entry: automatic, with the modality found and its probability; then all modalities.
 
     Signals
@@ -24,17 +25,13 @@ class ModalityCombo(NarrowCombo):
 
     modality_changed = Signal(object)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, **options: Any) -> None:
         self._guess: ModalityGuess | None = None
         self._in_force: Modality | None = None
-        self.addItem("automatic", None)
-        for modality, terms in MODALITIES.items():
-            self.addItem(terms.name, str(modality))
-            self.setItemData(self.count() - 1, terms.signature, Qt.ItemDataRole.ToolTipRole)
-        self.insertSeparator(1)
-        self.setToolTip(_TIP)
-        self.currentIndexChanged.connect(self._announce)
+        names = [(terms.name, str(modality)) for modality, terms in MODALITIES.items()]
+        super().__init__(choices=[("", Separator), *names], tips=lambda chosen: MODALITIES[Modality(chosen)].signature,
+                         nullable=True, nothing="automatic", tooltip=_TIP, **options)
+        self.changed.connect(self._announce)
 
     def modality(self) -> Modality | None:
         """The modality in force, or None while it is not known."""
@@ -43,15 +40,14 @@ class ModalityCombo(NarrowCombo):
 
     def guess(self) -> ModalityGuess | None:
         """The modality in force with how it was decided, or None while it is not known."""
-        chosen = self.currentData()
-        if chosen is not None:
-            return ModalityGuess(Modality(chosen), None, "user")
+        if self.value is not None:
+            return ModalityGuess(Modality(self.value), None, "user")
         return self._guess
 
     def disagreement(self) -> str:
         """What to tell the user whose choice is not what the image looks like; empty if it is, or if nobody knows."""
         chosen, seen = self.modality(), self._guess
-        if seen is None or chosen is seen.modality:
+        if chosen is None or seen is None or chosen is seen.modality:
             return ""
         names = MODALITIES[chosen].name, MODALITIES[seen.modality].name
         if seen.probability is None:
@@ -62,29 +58,33 @@ class ModalityCombo(NarrowCombo):
 
     def is_automatic(self) -> bool:
         """Whether the user left the choice to the program."""
-        return self.currentIndex() == _AUTO
+        return self.value is None
 
     def set_automatic(self) -> None:
         """Choose the first entry."""
-        self.setCurrentIndex(_AUTO)
+        self.value = None
 
     def set_modality(self, modality: Modality) -> None:
         """Choose `modality`, as a user does."""
-        self.setCurrentIndex(self.findData(str(modality)))
+        self.value = str(modality)
+
+    def currentText(self) -> str:
+        """The text that is shown, as a Qt combo box calls it."""
+        return self.current_choice
 
     def show_guess(self, guess: ModalityGuess | None, *, why_not: str = "") -> None:
         """Show what was found, or with None why nothing was (``detecting…``)."""
         self._guess = guess
         if guess is None:
-            text = f"automatic: {why_not}" if why_not else "automatic"
+            self.null_string = f"automatic: {why_not}" if why_not else "automatic"
         else:
             name = MODALITIES[guess.modality].name
             sure = "from the file" if guess.probability is None else f"{guess.probability:.0%}"
-            text = f"{name} ({sure})"
-        self.setItemText(_AUTO, text)
+            self.null_string = f"{name} ({sure})"
+        self.reset_choices()
         others = [] if guess is None else sorted(guess.probabilities.items(), key=lambda item: -item[1])[:3]
         listing = "".join(f"\n{MODALITIES[Modality(m)].name}: {p:.0%}" for m, p in others)
-        self.setToolTip(_TIP + ("\n" + listing if listing else ""))
+        self.tooltip = _TIP + ("\n" + listing if listing else "")
         self._announce()
 
     def _announce(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QListWidget, QListWidgetItem, QSizePolicy, QWidget
 
 from napari_claps.words.vocabulary import TARGETS
 
@@ -18,11 +18,13 @@ USEFUL_DICE = 0.5
 """Targets measured at least this good are ticked when the user has not chosen."""
 
 _ID = Qt.ItemDataRole.UserRole
-_ROWS = 7
+_ROWS = 9
 
 
 class TargetList(QListWidget):
     """Tick what to look for; remembers the ticks when the modality changes and comes back.
+
+    A Qt widget: magicgui's `Select` has neither check boxes nor colours.
 
     Signals
     -------
@@ -40,6 +42,7 @@ class TargetList(QListWidget):
         self.setUniformItemSizes(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.itemChanged.connect(self._remember)
         self.set_pairs(())
 
@@ -61,9 +64,24 @@ class TargetList(QListWidget):
             item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
             self.addItem(item)
         self.blockSignals(False)
-        rows = min(max(self.count(), 2), _ROWS)
-        self.setFixedHeight(rows * max(self.sizeHintForRow(0), 20) + 2 * self.frameWidth() + 2)
+        self.updateGeometry()
         self.targets_changed.emit()
+
+    def sizeHint(self) -> QSize:
+        """As high as its rows, whose height is known when the theme is."""
+        rows = min(max(self.count(), 2), _ROWS)
+        height = self.sizeHintForRow(0) if self.count() else self.fontMetrics().height()
+        return QSize(super().sizeHint().width(), rows * height + 2 * self.frameWidth() + 2)
+
+    def minimumSizeHint(self) -> QSize:
+        """As high as it wants to be: in a dock that is too low it would be pressed to nothing."""
+        return QSize(super().minimumSizeHint().width(), self.sizeHint().height())
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Ask for other room when the font is another one."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.StyleChange, QEvent.Type.FontChange):
+            self.updateGeometry()
 
     def offered(self) -> list[str]:
         """Ids of all targets in the list."""
@@ -80,7 +98,7 @@ class TargetList(QListWidget):
             item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
 
     def _items(self) -> list[QListWidgetItem]:
-        return [self.item(row) for row in range(self.count())]
+        return [item for row in range(self.count()) if (item := self.item(row)) is not None]
 
     def _remember(self, item: QListWidgetItem) -> None:
         self._ticked[item.data(_ID)] = item.checkState() == Qt.CheckState.Checked
