@@ -111,7 +111,7 @@ def test_thickness_in_micrometres(make):
     viewer, widget = make(**PLACE)
     viewer.add_labels(slab(), name="retina", **PLACE)
     widget.map_combo.setCurrentText("thickness")
-    assert widget.labels_combo.isVisibleTo(widget) and not widget.volume_combo.isVisibleTo(widget)
+    assert widget.labels_combo.native.isVisibleTo(widget) and not widget.volume_combo.native.isVisibleTo(widget)
     widget.make()
     found = map_of(viewer)
     assert found.name == "thickness retina (um)" and found.metadata[KEY]["unit"] == "um"
@@ -132,9 +132,10 @@ def test_thickness_without_spacing_is_in_pixels(make):
     assert [str(u) for u in found.units] == ["pixel"] * 2
 
 
-def test_thickness_is_unknown_where_nobody_looked(make):
+@pytest.mark.parametrize("said", [{"region": [0, 10, 40, 20]}, {"provenance": {"region": [0, 10, 40, 20]}}])
+def test_thickness_is_unknown_where_nobody_looked(make, said):
     viewer, widget = make()
-    known = {"content": "masks", "label": "retina", "presence": {"2": 0.9, "3": 0.1}, "region": [0, 10, 40, 20]}
+    known = {"content": "masks", "label": "retina", "presence": {"2": 0.9, "3": 0.1}, **said}
     viewer.add_labels(slab(), name="retina", metadata={KEY: known})
     widget.map_combo.setCurrentText("thickness")
     widget.make()
@@ -164,7 +165,7 @@ def test_what_cannot_be_made_is_said(make):
     viewer, widget = make()
     viewer.add_labels(slab(), name="retina")
     viewer.add_image(FUNDUS, rgb=True, name="photograph")
-    assert [widget.volume_combo.itemText(i) for i in range(widget.volume_combo.count())] == ["macula"]
+    assert [layer.name for layer in widget.volume_combo.choices] == ["macula"]
     n_layers = len(viewer.layers)
     widget.choose_surfaces("bottom of retina", "top of retina")
     widget.make()
@@ -182,13 +183,14 @@ def test_surfaces_follow_the_layers(make):
     viewer, widget = make()
     layer = viewer.add_labels(slab(), name="retina")
     viewer.add_labels(np.zeros((3, 4, 5), int), name="of another volume")
-    assert [widget.top_combo.itemText(i) for i in range(widget.top_combo.count())] == [
-        "top of the volume", "top of retina", "bottom of retina"]  # fmt: skip
+    assert widget.top_combo.current_choice == "top of the volume"
+    assert [surface and surface.name for surface in widget.top_combo.choices] == [
+        None, "top of retina", "bottom of retina"]  # fmt: skip
     widget.choose_surfaces("bottom of retina", None)
     viewer.add_labels(slab(20, 25), name="rpe")
-    assert widget.top_combo.currentText() == "bottom of retina", "a new layer does not change the choice"
+    assert widget.top_combo.current_choice == "bottom of retina", "a new layer does not change the choice"
     viewer.layers.remove(layer)
-    assert widget.top_combo.currentText() == "top of the volume"
+    assert widget.top_combo.current_choice == "top of the volume"
 
 
 def test_in_a_thread_and_removed_meanwhile(make, qtbot, monkeypatch):

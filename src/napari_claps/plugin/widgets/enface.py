@@ -9,17 +9,17 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
-from qtpy.compat import isalive
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_claps.errors import ClapsError, InputError
 from napari_claps.plugin.layers import KEY, spacing_of
+from napari_claps.plugin.widgets.choice import Choice, Entries
 from napari_claps.plugin.widgets.error_text import report
+from napari_claps.plugin.widgets.fields import make_form
 from napari_claps.plugin.widgets.layer_combo import LayerCombo
-from napari_claps.plugin.widgets.narrow_combo import NarrowCombo
 from napari_claps.plugin.widgets.result_layers import BANDS
-from napari_claps.plugin.widgets.surfaces import SurfaceChoice, surfaces_of
-from napari_claps.plugin.worker import Failure, start_job
+from napari_claps.plugin.widgets.surfaces import surfaces_of
+from napari_claps.plugin.worker import Failure, start_work
 from napari_claps.volumes.enface import EnFace, Projection, project, thickness_map
 
 CONTENT = "en-face"
@@ -48,35 +48,33 @@ class EnFaceWidget(QWidget):
         super().__init__()
         self._viewer: ViewerModel = napari_viewer
         self._threads = threads
-        self._surfaces: list[SurfaceChoice] = []
-        self.map_combo = QComboBox()
-        self.map_combo.addItems(list(MAPS))
-        self.volume_combo = LayerCombo(napari_viewer, _is_volume, missing="Open an OCT volume first")
-        self.labels_combo = LayerCombo(napari_viewer, _is_labels_volume, missing="Segment a volume first")
-        self.top_combo, self.bottom_combo = NarrowCombo(), NarrowCombo()
+        self._map = Choice(name="map", label="Map", choices=list(MAPS),
+                           tooltip="Grey values between two surfaces, or how thick a target is")
+        self.map_combo = self._map.native
+        self.volume_combo = LayerCombo(napari_viewer, Image, _is_volume, missing="Open an OCT volume first",
+                                       name="volume", label="Volume")
+        self.top_combo = Choice(name="top", label="From", choices=self._surfaces, nullable=True,
+                                nothing="top of the volume")
+        self.bottom_combo = Choice(name="bottom", label="To", choices=self._surfaces, nullable=True,
+                                   nothing="bottom of the volume")
+        self.labels_combo = LayerCombo(napari_viewer, Labels, _is_labels_volume, missing="Segment a volume first",
+                                       name="labels", label="Target")
+        self.fields = make_form(self._map, self.volume_combo, self.top_combo, self.bottom_combo, self.labels_combo,
+                                follow=napari_viewer)
         self.button = QPushButton("Make map")
-        self.map_combo.setToolTip("Grey values between two surfaces, or how thick a target is")
         self.button.setToolTip("Adds the map as a new layer under the B-scans")
         self.status = QLabel()
         self.status.setWordWrap(True)
-        self._fields = QFormLayout()
-        for label, field in (("Map", self.map_combo), ("Volume", self.volume_combo), ("From", self.top_combo),
-                             ("To", self.bottom_combo), ("Target", self.labels_combo)):
-            self._fields.addRow(label, field)
         layout = QVBoxLayout(self)
-        layout.addLayout(self._fields)
+        layout.addWidget(self.fields.native)
         layout.addWidget(self.button)
         layout.addWidget(self.status)
         layout.addStretch(1)
-        self.map_combo.currentTextChanged.connect(self._show_fields)
         for combo in (self.top_combo, self.bottom_combo):
-            combo.currentTextChanged.connect(combo.setToolTip)
-        self.volume_combo.layer_changed.connect(self._offer_surfaces)
+            self.volume_combo.changed.connect(combo.reset_choices)
+        self._map.changed.connect(self._show_fields)
         self.button.clicked.connect(self.make)
-        for event in self._events():
-            event.connect(self._offer_surfaces)
         self._show_fields()
-        self._offer_surfaces()
 
     def make(self) -> None:
         """Make the map that is chosen."""
@@ -89,25 +87,24 @@ class EnFaceWidget(QWidget):
             return
         self.button.setEnabled(False)
         self.status.setText("Working…")
-        start_job(compute, parent=self, threads=self._threads,
+        start_work(compute, parent=self, threads=self._threads,
                   on_result=lambda found: self._show(found, source, options))
 
     def choose_surfaces(self, top: str | None, bottom: str | None) -> None:
         """Choose surfaces by the names that are shown; None is the border of the volume."""
         for combo, name in ((self.top_combo, top), (self.bottom_combo, bottom)):
-            combo.setCurrentIndex(0 if name is None else combo.findText(name))
+            combo.value = None if name is None else combo.get_choice(name)
 
     def _is_thickness(self) -> bool:
-        return MAPS[self.map_combo.currentText()] is None
+        return MAPS[self._map.value] is None
 
     def _projection(self) -> tuple[Image, Callable[[], EnFace], dict[str, Any]]:
         """Source, work and layer options of the projection that is chosen."""
         volume = self.volume_combo.layer()
         if volume is None:
             raise InputError("There is no grey volume (z, y, x). Open an OCT volume first.")
-        how = MAPS[self.map_combo.currentText()]
-        top, bottom = (self._surfaces[combo.currentIndex() - 1] if combo.currentIndex() > 0 else None
-                       for combo in (self.top_combo, self.bottom_combo))
+        how = MAPS[self._map.value] or Projection.MEAN  # it is no thickness
+        top, bottom = self.top_combo.value, self.bottom_combo.value
         readers = [surface and surface.reader(volume) for surface in (top, bottom)]
         data = volume.data[0] if volume.multiscale else volume.data
         spacing = spacing_of(volume)
@@ -131,9 +128,11 @@ class EnFaceWidget(QWidget):
         data, slices, coverage = labels.data, None, None
         if known.get("content") in ("masks", *BANDS):  # ours: it says where was looked, elsewhere nothing is known
             slices = sorted(int(k) for k in known.get("presence", ())) or None
-            if known.get("region"):
+            # Of a layer of this run, or of one whose file was written before provenance was kept as a whole.
+            region = (known.get("provenance") or known).get("region")
+            if region:
                 coverage = np.zeros((data.shape[0], data.shape[2]), bool)
-                coverage[:, known["region"][1]:known["region"][3]] = True
+                coverage[:, region[1]:region[3]] = True
         unit = "px" if spacing is None else "um"
         return labels, lambda: thickness_map(data, spacing, slices=slices, coverage=coverage), {
             "name": f"thickness {labels.name} ({unit})", "colormap": "viridis",
@@ -181,38 +180,22 @@ class EnFaceWidget(QWidget):
             "translate": (bottom + gap + source.scale[z] / 2, extent[0][x]),
         }
 
-    def _offer_surfaces(self, event: Any = None) -> None:
-        if not isalive(self):  # the dock widget was closed, the viewer was not
-            for source in self._events():
-                source.disconnect(self._offer_surfaces)
-            return
+    def _surfaces(self, _: Choice) -> Entries:
         volume = self.volume_combo.layer()
-        chosen = [self._surfaces[i - 1] if i > 0 else None
-                  for i in (self.top_combo.currentIndex(), self.bottom_combo.currentIndex())]
-        self._surfaces = surfaces_of(volume, self._viewer.layers) if volume is not None else []
-        combos = ((self.top_combo, "top of the volume"), (self.bottom_combo, "bottom of the volume"))
-        for (combo, border), before in zip(combos, chosen, strict=True):
-            combo.clear()
-            combo.addItems([border, *(surface.name for surface in self._surfaces)])
-            combo.setCurrentIndex(1 + self._surfaces.index(before) if before in self._surfaces else 0)
-
-    def _events(self) -> list[Any]:
-        events = self._viewer.layers.events
-        return [events.inserted, events.removed]
+        return [(surface.name, surface) for surface in
+                (surfaces_of(volume, self._viewer.layers) if volume is not None else ())]
 
     def _show_fields(self) -> None:
         for field in (self.volume_combo, self.top_combo, self.bottom_combo, self.labels_combo):
-            visible = (field is self.labels_combo) == self._is_thickness()
-            field.setVisible(visible)
-            self._fields.labelForField(field).setVisible(visible)
+            field.visible = (field is self.labels_combo) == self._is_thickness()
 
     def _fail(self, error: Exception) -> None:
         self.status.setText(f"Failed. {report(error)}")
 
 
-def _is_volume(layer: Layer) -> bool:
-    return isinstance(layer, Image) and layer.ndim == 3 and not layer.rgb
+def _is_volume(layer: Image) -> bool:
+    return layer.ndim == 3 and not layer.rgb
 
 
-def _is_labels_volume(layer: Layer) -> bool:
-    return isinstance(layer, Labels) and layer.ndim == 3 and not layer.multiscale
+def _is_labels_volume(layer: Labels) -> bool:
+    return layer.ndim == 3 and not layer.multiscale

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 from napari.layers import Image, Labels, Layer, Shapes
 
-from napari_claps.plugin.layers import KEY, LayerSource
+from napari_claps.errors import InputError
+from napari_claps.plugin.layers import KEY
 from napari_claps.plugin.localizer import LINE_IN_VIEW
 from napari_claps.plugin.origin import origin_of
 
@@ -42,12 +43,15 @@ class SurfaceChoice:
     def reader(self, volume: Image) -> ReadDepth:
         """Take what is needed to find the depth in pixels of `volume`."""
         if isinstance(self.layer, Image):
-            return partial(np.asarray, origin_of(self.layer).image.layers[self.line], float)
+            origin = origin_of(self.layer)
+            if origin is None or self.line not in origin.image.layers:
+                raise InputError(f"{self.layer.name!r} has no line {self.line!r} of its file any more.")
+            return partial(np.asarray, origin.image.layers[self.line], float)
         if isinstance(self.layer, Labels):
             return partial(top_of if self.line == TOP else bottom_of, self.layer.data)
-        origin, matrix = _to_pixels(self.layer, volume)
-        paths = [origin + vertices @ matrix for name, vertices in _lines(self.layer) if name == self.line]
-        return partial(line_depth, paths, LayerSource.of(volume).shape)
+        start, matrix = _to_pixels(self.layer, volume)
+        paths = [start + vertices @ matrix for name, vertices in _lines(self.layer) if name == self.line]
+        return partial(line_depth, paths, _shape_of(volume))
 
 
 def surfaces_of(volume: Image, layers: Iterable[Layer]) -> list[SurfaceChoice]:
@@ -57,7 +61,7 @@ def surfaces_of(volume: Image, layers: Iterable[Layer]) -> list[SurfaceChoice]:
     every Labels layer of its size, and the lines of every Shapes layer; a line
     is named by a column of the layer's features, or else as the layer.
     """
-    shape, origin = LayerSource.of(volume).shape, origin_of(volume)
+    shape, origin = _shape_of(volume), origin_of(volume)
     found = [SurfaceChoice(volume, name) for name in (origin.image.layers if origin is not None else ())]
     for layer in layers:
         if isinstance(layer, Labels) and not layer.multiscale and tuple(layer.data.shape) == shape:
@@ -92,6 +96,10 @@ def line_depth(paths: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarra
             along = np.interp(x, path[:, 2], path[:, 1], left=np.nan, right=np.nan)
             depth[k] = np.where(np.isnan(along), depth[k], along)
     return depth
+
+
+def _shape_of(volume: Image) -> tuple[int, ...]:
+    return tuple((volume.data[0] if volume.multiscale else volume.data).shape)
 
 
 def _content(layer: Layer) -> str | None:
