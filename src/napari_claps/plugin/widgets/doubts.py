@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from napari.components import ViewerModel
 from napari.layers import Layer
@@ -99,19 +99,20 @@ class DoubtsWidget(QWidget):
     def _lay_out(self) -> None:
         table = self.table
         table.setHorizontalHeaderLabels(COLUMNS)
-        table.verticalHeader().hide()
+        rows = cast(QHeaderView, table.verticalHeader())  # a table has both, whatever the stubs say
+        rows.hide()
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setTabKeyNavigation(False)
-        header = table.horizontalHeader()
+        header = cast(QHeaderView, table.horizontalHeader())
         header.setSortIndicator(COLUMNS.index("Doubt"), Qt.SortOrder.DescendingOrder)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         for name in ("Target", "Reason"):  # cut off in a narrow dock; tool tip and status say the whole
             header.setSectionResizeMode(COLUMNS.index(name), QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(30)
         table.setWordWrap(False)
-        table.setMinimumHeight(6 * table.verticalHeader().defaultSectionSize())
+        table.setMinimumHeight(6 * rows.defaultSectionSize())
         self.previous_button.setToolTip(f"The place before ({PREVIOUS})")
         self.next_button.setToolTip(f"The next place ({NEXT})")
         self.status.setWordWrap(True)
@@ -142,7 +143,8 @@ class DoubtsWidget(QWidget):
                 source.disconnect(self._refresh)
             self._watch([])
             return
-        current, header = self._entry(self.table.currentRow()), self.table.horizontalHeader()
+        current = self._entry(self.table.currentRow())
+        header = cast(QHeaderView, self.table.horizontalHeader())
         order = header.sortIndicatorSection(), header.sortIndicatorOrder()
         self._watch(list(self._viewer.layers))
         entries = [(layer, place) for layer in self._watched for place in places_of(layer)]

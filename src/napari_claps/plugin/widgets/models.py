@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
@@ -22,7 +23,7 @@ from napari_claps.errors import BundleError
 from napari_claps.models.bundles.manifest import BundleManifest, bundle_folders, models_folder, read_manifest
 from napari_claps.models.bundles.registry import CHECKPOINTS, Checkpoint
 from napari_claps.plugin.widgets.error_text import words_of
-from napari_claps.plugin.worker import Failure, start_job
+from napari_claps.plugin.worker import Failure, start_work
 from napari_claps.words.vocabulary import MODALITIES
 
 _DETAILS = Qt.ItemDataRole.UserRole
@@ -75,7 +76,8 @@ class ModelsWidget(QWidget):
         if item is None or not self.verify_button.isEnabled():
             return
         self.verify_button.setEnabled(False)
-        start_job(_verify, Path(item.data(0, _FOLDER)), parent=self, threads=self._threads, on_result=self._on_verified)
+        start_work(_verify, Path(item.data(0, _FOLDER)), parent=self, threads=self._threads,
+                   on_result=self._on_verified)
 
     def _on_verified(self, outcome: str | Failure) -> None:
         self._show(self.tree.currentItem())
@@ -86,9 +88,10 @@ class ModelsWidget(QWidget):
         tree = self.tree
         tree.setHeaderLabels(["Name", "State"])
         tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        tree.header().setStretchLastSection(False)
-        tree.header().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        tree.header().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        header = cast(QHeaderView, tree.header())  # a tree has one, whatever the stubs say
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
         self.details.setWordWrap(True)
         self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.verify_button.setToolTip("Compare the files of the bundle with their checksums")
