@@ -19,7 +19,9 @@ from napari_claps.errors import ClapsError, InputError
 from napari_claps.evaluate import average_precision
 from napari_claps.evaluate.files import find_truth, read_labels
 from napari_claps.evaluate.outputs import compare
+from napari_claps.measurement import measure
 from napari_claps.results import ResultFiles
+from napari_claps.results.findings import Findings
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult, SpacingSource
 
 SHAPE = (32, 40)
@@ -297,12 +299,14 @@ def test_a_folder_of_the_real_writer_is_understood(tmp_path):
     prompts = (Prompt("drusen", "drusen in an OCT B-scan", "drusen"), Prompt("shrm", "shrm in an OCT B-scan", "shrm"))
     guess = ModalityGuess(Modality.OCT, 0.9, "detected")
     files = ResultFiles(image, prompts, guess, [1, 2], model="tiny", version="1")
+    results = []
     for i in (1, 2):
         masks = {"drusen": disc(), "shrm": 0 * disc()}
         boxes = (Box(8, 8, 24, 24, "drusen", 0.9, slice_index=i, instance=1),)
-        files.add(SliceResult(i, guess, prompts, masks, boxes, {"drusen": 0.8, "shrm": 0.1 * i}, {}))
+        results.append(SliceResult(i, guess, prompts, masks, boxes, {"drusen": 0.8, "shrm": 0.1 * i}, {}))
+        files.add(results[-1])
     (tmp_path / "out").mkdir()
-    files.write(tmp_path / "out/scan", {})
+    files.write(tmp_path / "out/scan", Findings(measure(results, image), (), False, None, None, None, {}))
     truth = np.stack([disc()] * 4)
     write_masks(tmp_path / "truth/scan.ome.tif", {"drusen": truth, "shrm": 0 * truth}, spacing=spacing)
     drusen, shrm = compare(tmp_path / "out/scan", tmp_path / "truth", name="scan")

@@ -168,7 +168,7 @@ def test_bad_results(tmp_path):
         open_result(tmp_path / "a")
     (tmp_path / "a" / "provenance.json").unlink()
     (tmp_path / "a" / "boxes.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=r"boxes\.json: cannot be read as boxes \(KeyError"):
+    with pytest.raises(InputError, match=r"boxes\.json: cannot be read as boxes: .*is missing"):
         open_result(tmp_path / "a")
     with pytest.raises(InputError, match="there is no such file"):
         read_detections(tmp_path / "none.json")

@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Strict, TypeAdapter, ValidationError
 
 from napari_claps.errors import ClapsError, InputError
 
 Number = Annotated[float, Strict()]
 """A number, and no text that looks like one."""
+Finite = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 Switch = Annotated[bool, Strict()]
 
@@ -72,7 +73,7 @@ def checked_fields(dataclass: type, values: Mapping[str, Any], *, where: str = "
     return found
 
 
-def read_json(path: Path, *, what: str = "JSON") -> Any:
+def read_json(path: Path, *, what: str = "a record") -> Any:
     """Return the content of a JSON file.
 
     Raises
@@ -83,11 +84,11 @@ def read_json(path: Path, *, what: str = "JSON") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file.") from error
+        raise InputError(f"{path}: cannot be read: there is no such file.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:  # damaged, nested too deep, or a number of thousands of digits
-        raise InputError(f"{path}: cannot be read as {what} ({_short(error)}).") from error
+        raise InputError(f"{path}: cannot be read as {what}, it is not valid JSON ({_short(error)}).") from error
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -104,8 +105,12 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deep") from error
 
 
-@cache
 def _adapter(kind: Any, *, strict: bool = False) -> TypeAdapter[Any]:
+    return _made(kind, strict)
+
+
+@cache  # to make one takes a thousand times as long as to use it
+def _made(kind: Any, strict: bool) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(strict=True) if strict else None)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_claps.errors import InputError
+from napari_claps.files.schema import Finite, Part, Whole, checked, read_json
 from napari_claps.types import Box, BoxSource, RetinalImage
 
 
@@ -101,28 +100,58 @@ def read_detections(path: str | Path) -> Detections:
         If the file cannot be read or is no COCO file with categories.
     """
     path = Path(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        labels = {category["id"]: str(category["name"]) for category in found["categories"]}
-        slices = {image["id"]: int(image.get("slice_index", 0)) for image in found["images"]}
-        sizes = [(int(image["height"]), int(image["width"])) for image in found["images"] if "height" in image]
-        return Detections(
-            tuple(_box(item, labels, slices) for item in found["annotations"]), tuple(labels.values()),
-            tuple(sorted(slices.values())), sizes[0] if sizes else None, dict(found.get("info") or {}),
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file.") from error
-    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as boxes ({type(error).__name__}: {error}).") from error
+    where = f"{path}: cannot be read as boxes"
+    found = checked(CocoFile, read_json(path, what="boxes"), where=where)
+    labels = {category.id: category.name for category in found.categories}
+    slices = {image.id: image.slice_index for image in found.images}
+    sizes = [(image.height, image.width) for image in found.images if image.height and image.width]
+    for number, item in enumerate(found.annotations):
+        for name, value, known in (("category_id", item.category_id, labels), ("image_id", item.image_id, slices)):
+            if value not in known:
+                raise InputError(f"{where}: annotations[{number}].{name} = {value} is not listed above.")
+    boxes = tuple(_box(item, labels[item.category_id], slices[item.image_id]) for item in found.annotations)
+    return Detections(boxes, tuple(labels.values()), tuple(sorted(slices.values())), sizes[0] if sizes else None,
+                      found.info or {})
 
 
-def _box(item: Mapping[str, Any], labels: Mapping[int, str], slices: Mapping[int, int]) -> Box:
-    x, y, width, height = (float(value) for value in item["bbox"])
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError(f"the box {item['bbox']} is not four numbers")
-    return Box(
-        y, x, y + height, x + width, label=labels[item["category_id"]], score=float(item.get("score", 1.0)),
-        slice_index=slices[item["image_id"]], instance=int(item.get("instance", 0)),
-        source=BoxSource(item.get("source", BoxSource.USER)),
-        uncertainty=None if item.get("uncertainty") is None else float(item["uncertainty"]),
-    )
+class CocoCategory(Part):
+    """A target."""
+
+    id: Whole
+    name: str
+
+
+class CocoImage(Part):
+    """A slice."""
+
+    id: Whole
+    slice_index: Whole = 0
+    height: Whole | None = None
+    width: Whole | None = None
+
+
+class CocoBox(Part):
+    """A box; `bbox` is (x, y, width, height)."""
+
+    image_id: Whole
+    category_id: Whole
+    bbox: tuple[Finite, Finite, Finite, Finite]
+    score: Finite = 1.0
+    instance: Whole = 0
+    source: BoxSource = BoxSource.USER
+    uncertainty: Finite | None = None
+
+
+class CocoFile(Part):
+    """A ``boxes.json``, or the file of another program that marks boxes."""
+
+    images: tuple[CocoImage, ...]
+    categories: tuple[CocoCategory, ...]
+    annotations: tuple[CocoBox, ...]
+    info: dict[str, Any] | None = None
+
+
+def _box(item: CocoBox, label: str, slice_index: int) -> Box:
+    x, y, width, height = item.bbox
+    return Box(y, x, y + height, x + width, label=label, score=item.score, slice_index=slice_index,
+               instance=item.instance, source=item.source, uncertainty=item.uncertainty)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from napari_claps.errors import InputError
 from napari_claps.io.ome import physical_sizes
 from napari_claps.results.coco import read_detections
 from napari_claps.results.mask_reader import read_labels
+from napari_claps.results.record import read_record, usable_facts
 from napari_claps.results.saved_result import MASKS, SavedResult, distinct_name, section
 from napari_claps.session import BoxLayer, MaskLayer, is_session, read_session
 
@@ -43,7 +43,8 @@ def open_result(path: str | Path) -> SavedResult:
 def _from_files(path: Path) -> SavedResult:
     labels = read_labels(path)
     beside = path.parent if path.name == MASKS else None
-    provenance = _provenance(beside / "provenance.json") if beside else {}
+    record = path.with_name("provenance.json")
+    provenance = read_record(record) if beside and record.is_file() else {}
     shape, spacing = labels.shape, labels.spacing
     said, sizes = section(provenance, "spacing"), _sizes(path)
     if said.get("axes") == "zyx" and len(shape) == 2:  # a volume of one slice
@@ -67,8 +68,7 @@ def _from_files(path: Path) -> SavedResult:
 
 def _slices(provenance: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Slices that were looked at, if the provenance says so."""
-    said = provenance.get("slices")
-    return tuple(said) if isinstance(said, list) and all(type(index) is int for index in said) else None
+    return None if (said := provenance.get("slices")) is None else tuple(said)
 
 
 def _sizes(path: Path) -> dict[str, float]:
@@ -81,6 +81,7 @@ def _sizes(path: Path) -> dict[str, float]:
 
 def _from_session(path: Path) -> SavedResult:
     session = read_session(path)
+    facts = usable_facts(session.provenance, where=str(path))
     masks = [layer for layer in session.layers if isinstance(layer, MaskLayer)]
     if not masks:
         raise InputError(f"{path}: this session holds no masks.")
@@ -96,17 +97,5 @@ def _from_session(path: Path) -> SavedResult:
         return iter(by_name[name].reshape(-1, *shape[-2:]))
 
     boxes = tuple(box for layer in session.layers if isinstance(layer, BoxLayer) for box in layer.boxes)
-    return SavedResult(path, tuple(by_name), shape, place.spacing, read_planes, boxes, session.provenance,
-                       slices=_slices(session.provenance))
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: is no provenance of napari-claps.")
-    return found
+    return SavedResult(path, tuple(by_name), shape, place.spacing, read_planes, boxes, facts,
+                       slices=_slices(facts))

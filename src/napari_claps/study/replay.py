@@ -8,14 +8,15 @@ or another input changes everything.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_claps.errors import BundleError, InputError
+from napari_claps.errors import BundleError
+from napari_claps.files.schema import read_json
 from napari_claps.results.provenance import library_versions, machine
+from napari_claps.results.record import replay_record
 from napari_claps.session import is_session, read_session
 from napari_claps.settings import Settings
 from napari_claps.study.request import Request
@@ -133,7 +134,7 @@ def read_replay(path: str | Path) -> Replay:
         If it cannot be read, or is not one of this program.
     """
     path = Path(path)
-    facts = read_session(path).provenance if is_session(path) else _read_json(path)
+    facts = read_session(path).provenance if is_session(path) else read_json(path, what="a provenance.json")
     return Replay(path, facts, request_of(facts, where=str(path)))
 
 
@@ -152,31 +153,13 @@ def request_of(facts: Mapping[str, Any], *, where: str) -> Request:
     InputError
         If it is not one of this program, or a damaged one.
     """
-    try:
-        if not facts["program"].startswith("napari-claps"):
-            raise KeyError("program")
-        asked, bundle = facts["request"], facts["bundle"]
-        _ = facts["input"]["sha256"], facts["input"]["name"], bundle["version"], bundle["sha256"]
-        known = {field.name for field in dataclasses.fields(Settings)}
-        values = {name: value for name, value in asked.items() if name in known}
-        values |= {"bundle": bundle["name"], "device": facts["device"].split(":")[0]}
-        values |= {"batch_size": facts["batch_size"]} if "batch_size" in facts else {}
-        region = asked.get("region")
-        targets = () if asked["targets"] == "all" else tuple(asked["targets"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: is no provenance.json of napari-claps, or a damaged one ({error} is missing or "
-                         "wrong).") from error
-    return Request(targets, Settings().updated(values, where=where), asked.get("slices"),
-                   region=None if region is None else tuple(region), check_prompts=bool(asked.get("check_prompts")))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}). Give the provenance.json of a result.") from error
+    record = replay_record(facts, where=where)
+    known = {field.name for field in dataclasses.fields(Settings)}
+    values = {name: value for name, value in facts["request"].items() if name in known}
+    values |= {"bundle": record.bundle.name, "device": record.device.split(":")[0], "batch_size": record.batch_size}
+    asked = record.request
+    return Request(() if asked.targets == "all" else asked.targets, Settings().updated(values, where=where),
+                   asked.slices, region=asked.region, check_prompts=asked.check_prompts)
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

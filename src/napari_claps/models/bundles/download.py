@@ -1,4 +1,9 @@
-"""Downloading published checkpoints: with progress, resumed after a break, verified, and whole or not at all."""
+"""Downloading published checkpoints: with progress, resumed after a break, verified, and whole or not at all.
+
+By requests alone: pooch begins every broken download anew, which a checkpoint of gigabytes on a slow line never
+survives, and wants a SHA-256 where the publisher gives the beginning of an MD5; huggingface_hub resumes, but knows one
+server, and most checkpoints lie on others.
+"""
 
 from __future__ import annotations
 

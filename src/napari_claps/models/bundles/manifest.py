@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_claps.errors import BundleError
+from pydantic import Field
+
+from napari_claps.errors import BundleError, InputError
+from napari_claps.files.schema import Part, Switch, checked, checked_fields, parse_toml
 from napari_claps.types import Modality, Prompt
 from napari_claps.words.vocabulary import TARGETS
 
@@ -62,8 +64,8 @@ class Pair:
     n_images : int
         How many those were.
     calibration : mapping of str to float
-        Offset and slopes that turn scores into the probability of presence (`napari_claps.trust.calibration`); `presence`
-        is then in its units. Empty if it was not calibrated.
+        Offset and slopes that turn scores into the probability of presence (`napari_claps.trust.calibration`);
+        `presence` is then in its units. Empty if it was not calibrated.
     inner, outer : mapping of str to float
         Thresholds of the sure and of the possible pixels, by coverage ("0.9"; `napari_claps.trust.conformal`).
     n_inner, n_outer : int
@@ -221,35 +223,63 @@ def read_manifest(name_or_folder: str | Path, folder: str | Path | None = None) 
     path = place / "bundle.toml"
     try:
         text = path.read_bytes()
-        values = tomllib.loads(text.decode("utf-8"))
-        common = _known(values.get("any_target", {}))
-        pairs = tuple(Pair(**{**_known(p), "modality": Modality(p["modality"])}) for p in values.get("pairs", ()))
+        values = parse_toml(text.decode("utf-8"))
+        content = checked(_Description, values)
+        common = _known(content.any_target or {})
+        pairs = tuple(Pair(Modality(p["modality"]), **_known(p)) for p in content.pairs)
         unknown = [p.target for p in pairs if p.target not in TARGETS]
         if unknown:
             raise ValueError(f"this version does not know the target {unknown[0]!r}; update napari-claps")
-        if "any_target" in values:
-            pairs += tuple(Pair(modality, target.id, **common) for modality in Modality
+        if content.any_target is not None:
+            pairs += tuple(Pair(modality, target=target.id, **common) for modality in Modality
                            for target in TARGETS.values() if modality in target.modalities)
-        device = values.get("device", {})
         manifest = BundleManifest(
-            name=values["name"], version=values["version"], licence=values["licence"], notice=values["notice"],
-            folder=place, files=values["files"], sha256=hashlib.sha256(text).hexdigest(),
-            architecture=values["architecture"], pairs=pairs, training=values.get("training", {}),
-            common=common if "any_target" in values else None,
-            signature=values.get("prompts", {}).get("signature", True),
-            device=device.get("name", "auto"), dtype=device.get("dtype", "float32"),
-            mirrored=tuple(map(Modality, values.get("views", {}).get("mirrored", ()))),
+            name=content.name, version=content.version, licence=content.licence, notice=content.notice,
+            folder=place, files=content.files, sha256=hashlib.sha256(text).hexdigest(),
+            architecture=content.architecture, pairs=pairs, training=content.training,
+            common=None if content.any_target is None else common, signature=content.prompts.signature,
+            device=content.device.name, dtype=content.device.dtype, mirrored=content.views.mirrored,
         )
         if manifest.dtype not in DTYPES:
             raise ValueError(f"dtype = {manifest.dtype!r} is none of {', '.join(DTYPES)}")
         return manifest
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError,
-            AttributeError) as error:
-        raise BundleError(f"{path}: is not a readable bundle description ({type(error).__name__}: {error}). "
+    except (OSError, ValueError, KeyError, TypeError) as error:  # TOML and UTF-8 errors are ValueErrors
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise BundleError(f"{path}: is not a readable bundle description ({kind}{error}). "
                           "Install the bundle again.") from error
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are fields of a `Pair`; a bundle may note others."""
-    names = {f.name for f in fields(Pair)}
-    return {k: v for k, v in values.items() if k in names}
+    """The values that are fields of a `Pair` besides the modality, each of its type; a bundle may note others."""
+    names = {f.name for f in fields(Pair)} - {"modality"}
+    return checked_fields(Pair, {k: v for k, v in values.items() if k in names})
+
+
+class _Prompts(Part):
+    signature: Switch = True
+
+
+class _Device(Part):
+    name: str = "auto"
+    dtype: str = "float32"
+
+
+class _Views(Part):
+    mirrored: tuple[Modality, ...] = ()
+
+
+class _Description(Part):
+    """Content of a ``bundle.toml``."""
+
+    name: str
+    version: str
+    licence: str
+    notice: str
+    files: dict[str, str]
+    architecture: dict[str, dict[str, Any]]
+    pairs: tuple[dict[str, Any], ...] = ()
+    any_target: dict[str, Any] | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    prompts: _Prompts = _Prompts()
+    device: _Device = _Device()
+    views: _Views = _Views()
