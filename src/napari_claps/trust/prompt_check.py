@@ -173,7 +173,8 @@ def check_prompts(pipeline: Segmenter, image: RetinalImage, targets: Sequence[st
     Parameters
     ----------
     pipeline : Segmenter
-        A `Pipeline`. Its settings are used, but for uncertainty and coverage, and every text gets one look, not mirrored ones.
+        A `Pipeline`. Its settings are used, but for uncertainty and coverage, and every text gets one look, not
+        mirrored ones.
     image : RetinalImage
     targets : sequence of str
         Ids, synonyms or free texts. With a single one, the other texts are those of the targets that the bundle knows

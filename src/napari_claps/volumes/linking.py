@@ -90,7 +90,7 @@ def rule_for(spacing: tuple[float, ...] | None, *, score_threshold: float | None
 
 
 def can_link(modality: Modality) -> bool:
-    """Whether neighbouring slices show the same objects: the z axis of an angiogram is time, en-face slabs lie apart."""
+    """Whether neighbours show the same objects: the z axis of an angiogram is time, en-face slabs lie apart."""
     return modality is Modality.OCT
 
 
@@ -160,8 +160,8 @@ class SliceLinker:
             If the slices do not come in ascending order, or are no B-scans.
         """
         if not can_link(modality := result.modality.modality):
-            raise InputError(f"Slice {result.index} is no B-scan ({modality}): slices of other images are no neighbours, "
-                             "and their objects cannot be linked.")
+            raise InputError(f"Slice {result.index} is no B-scan ({modality}): slices of other images are no "
+                             "neighbours, and their objects cannot be linked.")
         if self.slices and result.index <= self.slices[-1]:
             raise InputError(f"Slice {result.index} comes after slice {self.slices[-1]}: slices can be linked only in "
                              "ascending order, each once.")
