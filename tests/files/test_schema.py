@@ -17,21 +17,9 @@ from napari_claps.results.coco import read_detections
 from napari_claps.results.record import Record, read_record
 from napari_claps.settings import Settings
 from napari_claps.study.replay import read_replay
+from tests.provenance_examples import RECORD
 
 ODD = (None, True, 3, -1, 10**400, 2.5, float("nan"), "x", "3", "", [], [[]], [1, "a"], {}, {"a": 1}, "\0")
-
-HASH = "0" * 64
-
-RECORD = {
-    "program": "napari-claps 0.12.0", "input": {"name": "a.png", "sha256": HASH, "shape": [40, 30], "laterality": None},
-    "spacing": {"mm": [0.01, 0.01], "axes": "yx", "source": "file"}, "modality": {"id": "cfp"},
-    "bundle": {"name": "claps-tiny", "version": "0.12.0", "sha256": HASH}, "device": "cuda:0", "batch_size": 1,
-    "slices": [0], "linked": False, "versions": {"torch": "2.9"}, "machine": {"threads": 2}, "method_settings": {},
-    "masks_sha256": {"drusen": HASH}, "warnings": [],
-    "request": {"targets": ["drusen"], "slices": None, "region": [0, 0, 8, 8], "modality": "cfp", "method": "claps",
-                "score_threshold": None, "link_slices": True, "uncertainty": False, "mirrored": True, "coverage": None,
-                "seed": 0, "check_prompts": False, "input_sha256": HASH, "bundle_sha256": HASH},
-}  # fmt: skip
 
 COCO = {
     "info": {"description": "x"}, "categories": [{"id": 1, "name": "drusen"}],

@@ -36,6 +36,7 @@ from napari_claps.plugin.session_write import write_layers
 from napari_claps.results.export import export
 from napari_claps.session import BoxLayer, ImageReference, MaskLayer, Session, read_session, write_session
 from napari_claps.types import Box, BoxSource, Modality, RetinalImage, SpacingSource
+from tests.provenance_examples import RECORD
 from tests.saved_results import write_result
 
 PLACE = dict(scale=(0.24, 0.004, 0.012), translate=(1.0, 2.0, 3.0), units=("mm", "mm", "mm"),
@@ -45,9 +46,9 @@ BOXES = (
     Box(2, 3, 7, 10, label="drusen", score=0.75, slice_index=0, instance=1),
     Box(4.5, 6, 9, 12.25, label="intraretinal_fluid", score=0.5, slice_index=3, instance=2, source=BoxSource.MASK),
 )
-RUN = {"version": "0.1", "method": "claps", "bundle": "claps-tiny", "bundle_version": "0.1", "seed": 3, "device": "cpu",
-       "score_threshold": 0.25, "shape": [5, 32, 40], "spacing_mm": [0.24, 0.004, 0.012], "spacing_source": "file",
-       "modality": "oct", "linked": True}  # fmt: skip
+ASKED = {**RECORD["request"], "seed": 3, "score_threshold": 0.25, "modality": "oct", "region": None}
+RUN = {"shape": [5, 32, 40], "spacing_mm": [0.24, 0.004, 0.012], "spacing_source": "file",
+       "provenance": {**RECORD, "linked": True, "request": ASKED}}  # fmt: skip
 
 
 @pytest.fixture
