@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook"
 """Records of what was tried: their paths and commands are those of their time."""
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "training" / "README.md",
-         *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
+         *sorted((ROOT / "training").rglob("README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LIVE_PAGES = [page for page in PAGES if NOTEBOOK not in page.parents]
 """Pages that speak of the present tree."""
 
