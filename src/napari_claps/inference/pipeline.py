@@ -234,7 +234,8 @@ class Pipeline:
             return
         if not self._method.calibrated or self.settings.score_threshold is not None:
             raise InputError(f"coverage = {coverage} was calibrated for the method {CALIBRATED_METHOD} with the "
-                             "bundle's own thresholds: leave out the other method and the score threshold, or the coverage.")
+                             "bundle's own thresholds: leave out the other method and the score threshold, or the "
+                             "coverage.")
         if not self.settings.mirrored and modality in self.bundle.manifest.mirrored:
             raise InputError(f"coverage = {coverage} was calibrated for a mean over mirrored images: leave out "
                              "--no-mirroring (mirrored = false), or the coverage.")

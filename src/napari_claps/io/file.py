@@ -14,23 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_file(path: str | Path) -> RetinalImage:
-    """Read a retinal image or volume from a file.
-
-    The format is decided by the suffix and the first bytes.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    RetinalImage
-
-    Raises
-    ------
-    InputError
-        If the file is missing, of no known format, damaged, or holds no image.
-    """
+    """Read a retinal image or volume from a file, as `napari_claps.io.read` does; a folder is refused."""
     path = Path(path)
     kind = identify(path)
     try:

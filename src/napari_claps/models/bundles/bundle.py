@@ -155,7 +155,8 @@ def load_bundle(name_or_folder: str | Path, *, device: str = "auto", verify: boo
         clip = _load_clip(manifest)
         segmenter = _load_segmenter(manifest, clip)
         detector = _load_detector(manifest, clip)
-    except (OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, AssertionError, LookupError, TypeError, ValueError, AttributeError, RuntimeError,
+            SafetensorError) as error:  # RecursionError is a RuntimeError
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"Bundle {manifest.name} in {manifest.folder} cannot be loaded ({type(error).__name__}: "
