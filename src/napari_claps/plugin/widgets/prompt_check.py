@@ -42,5 +42,5 @@ class PromptCheckDialog(QDialog):
 def _pixmap(picture: np.ndarray) -> QPixmap:
     """A (y, x, 3) uint8 picture for Qt, which keeps a copy."""
     height, width, _ = picture.shape
-    data = np.ascontiguousarray(picture)
-    return QPixmap.fromImage(QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888).copy())
+    data = picture.tobytes()
+    return QPixmap.fromImage(QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888).copy())
