@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -157,3 +158,9 @@ def test_child_has_a_time_limit(tmp_path):
 def test_child_has_a_memory_limit(tmp_path):
     with pytest.raises(InputError, match=r"a\.fda"):
         isolated.read_isolated("tests.io.test_vendor:eats_memory", tmp_path / "a.fda")
+
+
+def test_nothing_of_an_image_is_lost_on_its_way_out_of_the_child() -> None:
+    """A field that is added to the image later must be added to the packet, too."""
+    beside = {"data", "metadata", "localizer", "scan_lines", "layers"}
+    assert {field.name for field in dataclasses.fields(RetinalImage)} == {*isolated._FIELDS, *beside}

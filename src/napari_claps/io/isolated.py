@@ -32,7 +32,7 @@ SECONDS = 120.0
 GIBIBYTES = 8
 """Limit of the address space, where the system knows one (not on Windows)."""
 
-_FIELDS = ("rgb", "modality", "spacing", "spacing_source", "laterality", "source", "device")
+_FIELDS = ("rgb", "modality", "spacing", "plane_spacing", "spacing_source", "laterality", "source", "device")
 
 
 def read_isolated(reader: str, path: Path, *, seconds: float = SECONDS) -> RetinalImage:
@@ -118,6 +118,7 @@ def _fields(told: dict[str, Any], source: str) -> dict[str, Any]:
     return {name: told[name] for name in _FIELDS} | {
         "modality": told["modality"] and Modality(told["modality"]),
         "spacing": told["spacing"] and tuple(told["spacing"]),
+        "plane_spacing": told["plane_spacing"] and tuple(told["plane_spacing"]),
         "spacing_source": SpacingSource(told["spacing_source"]),
         "source": source,
     }
