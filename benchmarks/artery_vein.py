@@ -19,6 +19,7 @@ from napari_claps.errors import ClapsError
 from napari_claps.inference.scales import working_side
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.words.vocabulary import Kind, make_prompt
 from training.choose.scoring import Annotated, dice
@@ -46,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             item = Annotated.read(record)
             side = working_side(record.modality, Kind.TREE, item.image.shape[:2])
-            prompts = [make_prompt(t, record.modality) for t in BOTH]
+            queries = [Query(make_prompt(p.target, p.modality), p) for p in pairs]
             for way, asked in (("pixels", [[0], [1]]), ("vessels", [[0, 1]])):
                 maps = np.concatenate([
-                    segment_at_scale(bundle, prompter, [item.image], side, [prompts[i] for i in group],
-                                  [pairs[i] for i in group])[0].probability for group in asked])
+                    segment_at_scale(bundle, prompter, [item.image], side, [queries[i] for i in group])[0].probability
+                    for group in asked])
                 for target, probability in zip(BOTH, maps, strict=True):
                     scores[record.dataset, target, way].append(
                         [dice(probability >= t, item.truth[target], item.field_of_view) for t in THRESHOLDS])

@@ -29,6 +29,7 @@ from napari_claps.files.atomic import atomic_path
 from napari_claps.inference.scales import scaled_shape
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.words.vocabulary import make_prompt
@@ -73,12 +74,11 @@ def answers(bundle: Bundle, records: Sequence[Record]) -> Iterator[tuple[Annotat
         shown = [t for t in record.masks if bundle.manifest.pair(record.modality, t)]
         item = Annotated.read(record) if shown else None
         for side, group in targets_by_side(record.modality, shown, item.image.shape[:2] if item else (1, 1)).items():
-            pairs = [bundle.manifest.pair(record.modality, t) for t in group]
-            prompts = [make_prompt(t, record.modality) for t in group]
-            maps = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs)[0].probability
-            for target, pair, probability in zip(group, pairs, maps, strict=True):
+            queries = [Query(make_prompt(t, record.modality), bundle.manifest.pair(record.modality, t)) for t in group]
+            maps = segment_at_scale(bundle, prompter, [item.image], side, queries)[0].probability
+            for target, query, probability in zip(group, queries, maps, strict=True):
                 if item.truth[target].any():
-                    yield item, side, target, pair.threshold, probability
+                    yield item, side, target, query.pair.threshold, probability
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

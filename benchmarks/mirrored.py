@@ -22,6 +22,7 @@ from tqdm import tqdm
 from napari_claps.errors import ClapsError
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import load_bundle
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
@@ -54,18 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             modality = record.modality
             known = [t for t in record.targets if bundle.manifest.pair(modality, t)]
             for side, targets in targets_by_side(modality, known, item.image.shape[:2]).items():
-                pairs = [bundle.manifest.pair(modality, t) for t in targets]
-                prompts = [make_prompt(t, modality) for t in targets]
+                queries = [Query(make_prompt(t, modality), bundle.manifest.pair(modality, t)) for t in targets]
                 maps = []
                 for look, mirrored in enumerate((False, True)):
                     start = time.perf_counter()
-                    (result,) = segment_at_scale(bundle, prompter, [item.image], side, prompts, pairs,
-                                                 mirrored=mirrored)
+                    (result,) = segment_at_scale(bundle, prompter, [item.image], side, queries, mirrored=mirrored)
                     seconds[modality][look] += time.perf_counter() - start
                     maps.append(result.probability)
-                for i, (target, pair) in enumerate(zip(targets, pairs, strict=True)):
+                for i, (target, query) in enumerate(zip(targets, queries, strict=True)):
                     if item.truth[target].any():
-                        once, mean = (dice(m[i] >= pair.threshold, item.truth[target], item.field_of_view)
+                        once, mean = (dice(m[i] >= query.pair.threshold, item.truth[target], item.field_of_view)
                                       for m in maps)
                         gains[modality, target].append((once, mean))
     except ClapsError as error:

@@ -17,6 +17,7 @@ from napari_claps.inference.decision import Scores, decide
 from napari_claps.inference.scales import scaled_shape
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import Bundle
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.trust.calibration import presence_inputs
@@ -64,16 +65,17 @@ def observe(bundle: Bundle, pairs: Mapping[tuple[Modality, str], Pair], samples:
         inside = np.ones(shape, bool) if sample.field_of_view is None else sample.field_of_view
         asked = [t for t in sample.targets if (modality, t) in pairs]
         for side, names in targets_by_side(modality, asked, shape).items():
-            prompts = [make_prompt(n, modality) for n in names]
-            own = [pairs[modality, n] for n in names]
-            result = segment_at_scale(bundle, prompter, [sample.image.astype(np.float32) / 255], side, prompts, own)[0]
+            queries = [Query(make_prompt(n, modality), pairs[modality, n]) for n in names]
+            result = segment_at_scale(bundle, prompter, [sample.image.astype(np.float32) / 255], side, queries)[0]
             area = float(np.prod(shape)) / float(np.prod(scaled_shape(shape, side)))
-            for i, (name, prompt, pair) in enumerate(zip(names, prompts, own, strict=True)):
+            for i, (name, query) in enumerate(zip(names, queries, strict=True)):
                 scores = Scores(result.probability[i], float(result.presence[i]), result.boxes[i] if boxes else ())
                 # Ungated: whether it is absent is decided by the calibration that is fitted on these.
-                mask = decide(prompt, replace(pair, presence=0.0, calibration={}), scores, area=area).mask > 0
+                ungated = replace(query, pair=replace(query.pair, presence=0.0, calibration={}))
+                mask = decide(ungated, scores, area=area).mask > 0
                 truth = sample.masks.get(name, np.zeros(shape, bool))
-                found[modality, name].append(observation(scores, mask, truth, inside, pair.threshold, sample.patient))
+                found[modality, name].append(observation(scores, mask, truth, inside, query.pair.threshold,
+                                                         sample.patient))
     return dict(found)
 
 

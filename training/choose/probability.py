@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from napari_claps.inference.pipeline import Pipeline
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import Bundle
 from napari_claps.settings import Settings
-from napari_claps.types import Prompt
 
 LEVELS = 1 << 16
 """Probabilities are counted in steps of 1/65535: as fine as a half-precision network says them."""
@@ -30,9 +30,9 @@ class ProbabilityPipeline(Pipeline):
         super().__init__(bundle, settings)
         self.probability: dict[str, np.ndarray] = {}
 
-    def _look(self, planes: list[np.ndarray], side: int, group: Sequence[Prompt], *rest: Any, **named: Any) -> Any:
-        results, means = super()._look(planes, side, group, *rest, **named)
-        self.probability |= {prompt.label: results[-1].probability[i] for i, prompt in enumerate(group)}
+    def _look(self, planes: list[np.ndarray], side: int, queries: Sequence[Query], *rest: Any, **named: Any) -> Any:
+        results, means = super()._look(planes, side, queries, *rest, **named)
+        self.probability |= {query.prompt.label: results[-1].probability[i] for i, query in enumerate(queries)}
         return results, means
 
 

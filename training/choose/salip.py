@@ -29,6 +29,7 @@ from napari_claps.inference.scales import working_side
 from napari_claps.inference.single_scale import cut, scaled_batch
 from napari_claps.inference.tile_prediction import box_window
 from napari_claps.inference.tiles import plan_tiles
+from napari_claps.methods.base import Query
 from napari_claps.methods.salip.automatic_masks import propose_masks
 from napari_claps.methods.salip.prompter import MAX_MASKS, SalipOptions, SalipPrompter, admitted, best_rows
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
@@ -142,9 +143,9 @@ def candidates(bundle: Bundle, record: Record) -> dict[tuple[int, float], Candid
         if target in record.masks:
             mask = torch.from_numpy(read_mask(record.masks[target], image.shape[:2])).float()[None, None]
             truth[p, :inner[0], :inner[1]] = torch.nn.functional.interpolate(mask, inner, mode="area")[0, 0] > 0.5
-    prompts = [make_prompt(t, record.modality) for t in targets]
-    pairs = [p for t in targets if (p := bundle.manifest.pair(record.modality, t))]
-    thresholds = torch.tensor([p.threshold for p in pairs]).view(-1, 1, 1)
+    queries = [Query(make_prompt(t, record.modality), p) for t in targets
+               if (p := bundle.manifest.pair(record.modality, t))]
+    thresholds = torch.tensor([query.pair.threshold for query in queries]).view(-1, 1, 1)
     prompter = SalipPrompter(bundle)
     sam = RememberedSam(bundle.segmenter)
     found = {}
@@ -157,7 +158,7 @@ def candidates(bundle: Bundle, record: Record) -> dict[tuple[int, float], Candid
             logits = bundle.segmenter.predict_masks(
                 maps, MaskPrompts(torch.zeros(len(masks), dtype=torch.int64), boxes=boxes)).logits
             drawn = (logits.sigmoid()[:, None] >= thresholds).numpy() & windows(boxes, shape)[:, None]
-        scores = prompter.score(features.image[0], masks, prompts, pairs).numpy()
+        scores = prompter.score(features.image[0], masks, queries).numpy()
         found[points, level] = Candidates(masks, scores, drawn, truth, targets)
     return found
 

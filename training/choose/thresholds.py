@@ -40,6 +40,7 @@ from napari_claps.errors import InputError
 from napari_claps.inference.single_scale import segment_at_scale
 from napari_claps.inference.tile_prediction import is_boxed
 from napari_claps.methods import make_prompter
+from napari_claps.methods.base import Query
 from napari_claps.models.bundles.bundle import Bundle, load_bundle
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import make_prompt
@@ -68,13 +69,13 @@ def measure(bundle: Bundle, samples: Iterable[Sample], *,
         modality, fov = sample.modality, sample.field_of_view
         asked = [t for t in sample.targets if bundle.manifest.pair(modality, t)]
         for side, names in targets_by_side(modality, asked, sample.image.shape[:2]).items():
-            prompts = [make_prompt(n, modality) for n in names]
-            pairs = [p for n in names if (p := bundle.manifest.pair(modality, n))]
+            queries = [Query(make_prompt(n, modality), p) for n in names if (p := bundle.manifest.pair(modality, n))]
             plane = [sample.image.astype(np.float32) / 255]
-            boxed = [boxes and is_boxed(p, bundle) for p in prompts]
+            boxed = [boxes and is_boxed(q.prompt, bundle) for q in queries]
             shares = (1.0, 0.0) if any(boxed) else (1.0,)
-            text, *rest = (segment_at_scale(bundle, prompter, plane, side, prompts,
-                                         [replace(p, text_weight=w) for p in pairs])[0] for w in shares)
+            text, *rest = (segment_at_scale(bundle, prompter, plane, side,
+                                            [replace(q, pair=replace(q.pair, text_weight=w)) for q in queries])[0]
+                           for w in shares)
             by_box = rest[0] if rest else text
             for i, name in enumerate(names):
                 truth = sample.masks.get(name)

@@ -40,27 +40,29 @@ DATA = """\
 """
 
 WORST = f"""\
-Of the three worst masks of each target in the validation images those that are of IDRiD or of the B-scans (green: agreed, orange: missed,
-purple: false). Maps without the images, made from the annotations of IDRiD (Porwal et al. 2018, CC BY 4.0) and of the B-scans of Kermany et al.
-2018 (CC BY 4.0); `REPORT/worst` has the images of all data sets, for those who have the data.
+Of the three worst masks of each target in the validation images those that are of IDRiD or of the B-scans (green: agreed, orange:
+missed, purple: false). Maps without the images, made from the annotations of IDRiD (Porwal et al. 2018, CC BY 4.0) and of the B-scans
+of Kermany et al. 2018 (CC BY 4.0); `REPORT/worst` has the images of all data sets, for those who have the data.
 
 ![Agreed, missed and false pixels of the worst masks]({FAILURES})"""
 
 COMPARISON = """\
-Same images, same scorer, mean Dice over the images that show the target. The **U-Nets** are plain ones (`benchmarks/unet.py`),
-one per modality, with data, views and rates of the bundle. They start from the bundle's own trunk, which had been
-trained on the same data for these targets and goes on learning with them, and have their steps below; the bundle's own pixel decoders
-had 1450 for OCT angiograms, 1200 for B-scans, 4500 for fundus photographs, 220 for ultra-widefield and 1800 for infrared
-images, and 400 for fluorescein angiograms, after 10,000 of a shared one over all modalities. With the last 1500 steps of photographs and the 1200 of B-scans the bundle
-learnt early blocks of the trunk, their U-Nets all of them, and all of them the images held out before (thresholds of the bundle come from a twin without them or from folds, those of the U-Nets
-from these images, which they had learnt from). The other U-Nets learnt all of their trunk in the end, too, the bundle's
-decoders of these images none, and all but that of OCT angiograms all images. They look at images mirrored too where the bundle does. They draw no ellipses, have no presence and never
-answer "absent", which costs them nothing here and false alarms elsewhere. Where the bundle refuses, a U-Net can be better
-than nothing. **True boxes**: the mask head of the
-bundle with the boxes of the true objects, with the class text and without: what no detector can surpass
-(`benchmarks/sam_boxes.py`). **Sources left out**: trainings of 160 steps from the trunk of stage 1, alike but for one source
-(`benchmarks/configs/vessels*.toml`), for what it costs not to have seen a source. Sources left out
-are carried over from the card of 0.7.0, to three digits: one look, and masks of odd sizes not yet put right."""
+Same images, same scorer, mean Dice over the images that show the target. Where the bundle refuses, a U-Net can be better than nothing.
+
+| column | what it is |
+|---|---|
+| this bundle | as in the table of accuracy |
+| U-Net | a plain one for each modality (`benchmarks/unet.py`) with the bundle's data, views and rates. It starts from the bundle's trunk, which had learnt these targets, and all of it goes on learning; all but that of OCT angiograms have learnt from the held-out images too. It looks mirrored where the bundle does, draws no ellipses, and never answers "absent", which costs nothing here and false alarms elsewhere |
+| true boxes and text | the bundle's mask head with the boxes of the true objects and the class text: what no detector can surpass (`benchmarks/sam_boxes.py`) |
+| true boxes alone | the same without the text |
+| left out | trainings of 160 steps from the trunk of stage 1, alike but for one source (`benchmarks/configs/vessels*.toml`); carried over from the card of 0.7.0, not mirrored, masks of odd sizes not yet put right |
+
+Steps of the bundle's own decoders, after 10,000 of a shared one over all modalities. The last ones of photographs and B-scans learn
+early layers of the trunk with them; the others learn the decoder alone.
+
+| cfp | ffa | oct | octa | slo | uwf |
+|---|---|---|---|---|---|
+| 4500 (1500 with early layers) | 400 | 1200 (all with early layers) | 1450 | 1800 | 220 |"""
 
 TEXT = """\
 # Model card of `{name}` {version}
@@ -74,9 +76,11 @@ and a SAM head, whose masks of fundus photographs and of B-scans read early laye
 
 ## Accuracy on images not used for training
 
-{n} validation images; only the image and the target names were given, modality detected: right in {modality:.1%}.
-Mean Dice over the images that show the target, with the bootstrap 95 % interval. Thresholds were chosen on training
-images that were held out or left out in turns; several choices were made after a look at these, so that they are a little optimistic (see *What limits it*).
+{n} validation images. Only the image and the target names were given; the modality was detected, right in {modality:.1%}. Mean Dice
+over the images that show the target, with the bootstrap 95 % interval.
+
+Thresholds were chosen on training images that were held out or left out in turns. Several choices were made after a look at the
+validation images, so the numbers are a little optimistic (see *What limits it*).
 
 {table}
 
@@ -102,10 +106,10 @@ Made with `python -m training.report.evaluate --bundle {name} --split val{covera
 
 {failures}
 
-## Pairs it refuses
+## What it answers for
 
-It answers only for the pairs below; `n` is the number of images that showed the target in training. `retina` and
-`rpe_bm_complex` were learnt from synthetic B-scans alone and have no accuracy on real images.
+It answers only for the pairs below, and refuses all others with a reason. `retina` and `rpe_bm_complex` were learnt from synthetic
+B-scans alone and have no accuracy on real images.
 
 {pairs}
 
@@ -212,6 +216,12 @@ def comparison_text(tables: Path | None) -> str:
     return f"{COMPARISON}\n\n{tables.read_text(encoding='utf-8').strip()}"
 
 
+def limit_text(page: Path) -> str:
+    """Text of the page of limits below its title: it has headings of the same level as the card."""
+    lines = page.read_text(encoding="utf-8").strip().splitlines()
+    return "\n".join(lines[1:] if lines[0].startswith("# ") else lines).strip()
+
+
 def write_card(bundle: str, report: Path, limits: Path, out: Path, comparison: Path | None = None,
                detector: Path | None = None) -> None:
     """Put the card together."""
@@ -226,7 +236,7 @@ def write_card(bundle: str, report: Path, limits: Path, out: Path, comparison: P
         bands=band_text(facts.get("bands", []), facts.get("coverage")), pairs=pair_rows(manifest), comparison=comparison_text(comparison),
         failures=WORST if (report / "failures.png").is_file() else "No picture may be shown.",
         coverage=f" --coverage {facts['coverage']:g}" if facts.get('coverage') else "",
-        limits=limits.read_text(encoding="utf-8").strip(), data=DATA.strip())
+        limits=limit_text(limits), data=DATA.strip())
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     for picture in (PICTURE, FAILURES):
