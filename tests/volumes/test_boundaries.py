@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_claps.types import Modality, ModalityGuess, Prompt, SliceResult
 from napari_claps.volumes.doubts import Reason, doubtful_places
 from napari_claps.volumes.enface import project, thickness_map
 from napari_claps.volumes.linking import PIXEL_RULE, rule_for
@@ -134,18 +135,6 @@ def test_what_the_users_threshold_drops_does_not_come_back() -> None:
     assert [rule_for(MM, score_threshold=t).keep for t in (None, 0.3, 0.4)] == [0.35, 0.35, 0.4]
 
 
-def test_numbers_end_with_those_of_16_bits() -> None:
-    plane = np.zeros((514, 514), np.uint16)
-    plane[::2, ::2] = np.minimum(np.arange(1, 257**2 + 1), 65535).reshape(257, 257)  # as in a slice
-    volume = np.stack([plane, np.zeros_like(plane)])
-    volume[1, 1::2, 1::2] = 1  # in the next slice another object, with a number of its own
-    rule = replace(PIXEL_RULE, reach=0, damp=False)
-    with link_slices(results_of({FLUID: volume}, relabel=False), None, rule=rule) as linked:
-        first, second = (result.masks[FLUID] for result in linked)
-    assert first[0, 2] == 2 and first.max() == 65535
-    assert set(np.unique(second)) == {0, 65535}, "the rest share the last number"
-
-
 # What is listed
 
 
@@ -177,8 +166,9 @@ def test_a_slice_disagrees_from_half_a_presence_on(presence: float, listed: bool
     assert [(d.reason, d.slice_index) for d in doubts] == ([(Reason.DISAGREEMENT, 2)] if listed else [])
 
 
-@pytest.mark.parametrize(("steps", "listed"), [((0.9, 0.2, 0.3), False), ((0.9, 0.2, 0.8), True), ((0.1, 0.8, 0.2), True),
-                                               ((0.1, 0.5, 1.0), False)])
+@pytest.mark.parametrize(("steps", "listed"), [
+    ((0.9, 0.2, 0.3), False), ((0.9, 0.2, 0.8), True), ((0.1, 0.8, 0.2), True), ((0.1, 0.5, 1.0), False),
+])
 def test_both_neighbours_must_disagree_with_a_slice_in_the_same_sense(steps: tuple[float, ...], listed: bool) -> None:
     doubts = doubts_of(rectangles(*[(20, 20)] * 3), presence=steps.__getitem__)
     assert [(d.reason, d.slice_index) for d in doubts] == ([(Reason.DISAGREEMENT, 1)] if listed else [])
@@ -200,7 +190,8 @@ def test_what_was_removed_is_listed_however_small() -> None:
 
 def test_a_surface_is_the_first_row_below_it_and_the_last_above_the_next() -> None:
     volume = np.arange(10, dtype=np.float32)[None, :, None].repeat(2, 2)
-    for top, bottom, mean, highest in ((2, 5, 3, 4), (2.5, 5, 3.5, 4), (2, 5.5, 3.5, 5), (None, 3, 1, 2), (7, None, 8, 9)):
+    for top, bottom, mean, highest in (
+            (2, 5, 3, 4), (2.5, 5, 3.5, 4), (2, 5.5, 3.5, 5), (None, 3, 1, 2), (7, None, 8, 9)):
         assert project(volume, top=top, bottom=bottom).data.tolist() == [[mean, mean]]
         assert project(volume, how="max", top=top, bottom=bottom).data.tolist() == [[highest, highest]]
     assert np.isnan(project(volume, top=5, bottom=5).data).all()
@@ -211,3 +202,17 @@ def test_thickness_is_in_micrometres() -> None:
     mask[0, 2:5, 0] = 1
     assert thickness_map(mask, (0.24, 0.004, 0.0115)).data[0].tolist() == pytest.approx([12, 0])
     assert thickness_map(mask).data[0].tolist() == [3, 0]
+
+
+def test_numbers_end_with_those_of_16_bits() -> None:
+    plane = np.zeros((514, 514), np.uint16)
+    plane[::2, ::2] = np.minimum(np.arange(1, 257**2 + 1), 65535).reshape(257, 257)  # as in a slice
+    other = np.zeros_like(plane)
+    other[1::2, 1::2] = 1  # in the next slice another object, with a number of its own
+    guess, prompts = ModalityGuess(Modality.OCT, None, "file"), (Prompt(FLUID, FLUID, FLUID),)
+    results = [SliceResult(k, guess, prompts, {FLUID: mask}, (), {FLUID: 1.0}, {})
+               for k, mask in enumerate((plane, other))]
+    with link_slices(results, None, rule=replace(PIXEL_RULE, reach=0, damp=False)) as linked:
+        first, second = (result.masks[FLUID] for result in linked)
+    assert first[0, 2] == 2 and first.max() == 65535
+    assert set(np.unique(second)) == {0, 65535}, "the rest share the last number"
