@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_claps.measurement import measure
+from napari_claps.measurement import Measurer, measure
 from napari_claps.types import Box, Modality, ModalityGuess, Prompt, RetinalImage, SliceResult, SpacingSource
 
 
@@ -73,6 +73,18 @@ def test_objects_of_the_first_slice_are_not_joined_to_something_before_it() -> N
     masks[1, 5:10, 3:14] = 3
     masks[1, 3:5, 3:5] = 3
     assert value(table_of(masks), "count", "n") == 1, "5 lies on 1, 3 on 1 and 2"
+
+
+def test_nothing_in_all_slices_is_a_count_of_zero() -> None:
+    assert value(table_of(np.zeros((2, 10, 10))), "count", "n") == 0
+
+
+def test_without_another_word_numbers_are_those_of_a_slice() -> None:
+    """1 in the first slice and 2 in the next are one object, if they overlap."""
+    measurer = Measurer(RetinalImage(np.zeros((2, 10, 10), np.uint8)))
+    for k in range(2):
+        measurer.add(k, {"drusen": np.full((10, 10), k + 1, np.uint16)})
+    assert value(measurer.table(), "count", "n") == 1
 
 
 def test_the_highest_presence_and_score_are_those_of_the_volume() -> None:

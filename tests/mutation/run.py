@@ -24,6 +24,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -84,7 +85,8 @@ def mutant(tree: ast.Module, number: int) -> tuple[ast.Module, dict[str, str | i
     node, change = list(mutants(tree))[number]
     before = ast.unparse(node)
     change()
-    return ast.fix_missing_locations(tree), {"line": node.lineno, "before": before, "after": ast.unparse(node)}
+    return ast.fix_missing_locations(tree), {
+        "line": node.lineno, "column": node.col_offset, "before": before, "after": ast.unparse(node)}
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -106,6 +108,11 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def ask(name: str, tree: ast.Module, path: Path, tests: list[str], limit: float) -> str:
     """Whether the tests notice: ``killed``, ``survived`` or ``timeout`` (which counts as noticed)."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return _ask(name, tree, path, ["--basetemp", f"{folder}/tests", *tests], limit)
+
+
+def _ask(name: str, tree: ast.Module, path: Path, arguments: list[str], limit: float) -> str:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -116,17 +123,21 @@ def ask(name: str, tree: ast.Module, path: Path, tests: list[str], limit: float)
         with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
             import pytest
 
-            code = int(pytest.main(["-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", "--no-header", *tests]))
+            code = int(pytest.main(["-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", "--no-header", *arguments]))
         os._exit(code)
     start = time.monotonic()
-    while time.monotonic() - start < limit:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
+    try:
+        while time.monotonic() - start < limit:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                child = 0
+                return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+            time.sleep(0.02)
+        return "timeout"
+    finally:
+        if child:  # also when the run is interrupted
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def main() -> None:
@@ -134,8 +145,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="as in config.toml, such as volumes/doubts.py")
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="results, one line each")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th mutant of each file: a sample")
     arguments = parser.parse_args()
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
     for library in CONFIG["preload"]:
@@ -149,9 +162,10 @@ def main() -> None:
         name = "napari_claps." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         start = time.monotonic()
         if ask(name, tree, path, tests, 600) != "survived":
-            sys.exit(f"{file}: its tests fail without any change")
+            print(f"{file}: left out, its tests fail without any change", flush=True)
+            continue
         limit = 20 + 5 * (time.monotonic() - start)
-        for number in range(sum(1 for _ in mutants(tree))):
+        for number in range(0, sum(1 for _ in mutants(tree)), arguments.every):
             if (file, number) in done:
                 continue
             changed, what = mutant(tree, number)

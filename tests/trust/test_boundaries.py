@@ -65,6 +65,14 @@ def test_two_hundredths_of_a_cup_must_lie_outside(beyond: int, wrong: list[str])
     assert found(optic_disc=circle(60), optic_cup=cup) == wrong
 
 
+def test_a_cup_without_a_disc_is_framed_to_the_pixel() -> None:
+    masks = {"optic_cup": rectangle(30, 40, 51, 73), "optic_disc": rectangle(0, 0, 0, 0)}
+    guess, prompts = ModalityGuess(Modality.CFP, None, "user"), tuple(Prompt(label, label, label) for label in masks)
+    result = SliceResult(0, guess, prompts, masks, (), {}, {})
+    (violation,) = find_violations(result, RetinalImage(np.zeros(SHAPE, np.uint8)))
+    assert violation.box == (30, 40, 51, 73)
+
+
 @pytest.mark.parametrize(("pixels", "wrong"), [(99, []), (100, ["optic_disc"])])
 def test_a_second_disc_has_a_twentieth_of_the_first(pixels: int, wrong: list[str]) -> None:
     discs = rectangle(20, 20, 60, 70)  # 2000 pixels

@@ -185,6 +185,68 @@ def test_what_was_removed_is_listed_however_small() -> None:
     assert doubt.reason is Reason.REMOVED and doubt.severity == pytest.approx(0.6 * 2 / 200) and doubt.severity < 0.05
 
 
+def test_a_place_is_listed_from_a_severity_of_exactly_a_twentieth() -> None:
+    (doubt,) = doubts_of(rectangles((20, 20), (0, 0), (20, 20)), score=0.05, presence=1.0)
+    assert (doubt.reason, doubt.severity) == (Reason.MISSING, 0.05)
+
+
+def test_exactly_half_a_presence_is_no_disagreement() -> None:
+    assert doubts_of(rectangles(*[(20, 20)] * 3), presence=(1.0, 0.5, 1.0).__getitem__) == []
+
+
+def test_an_area_that_becomes_small_in_the_middle_jumps() -> None:
+    (doubt,) = doubts_of(rectangles(*[(20, 50)] * 3, *[(20, 10)] * 3))
+    assert (doubt.reason, doubt.slice_index) == (Reason.AREA_JUMP, 3)
+
+
+@pytest.mark.parametrize(("slices", "at", "listed"), [
+    ((0, 1, 2), 0, True), ((0, 1, 2), 2, True), ((0, 5, 6), 5, True), ((0, 5, 6), 0, False), ((0, 1, 6), 6, False),
+])
+def test_an_object_is_single_where_a_neighbour_does_not_show_it(slices: tuple[int, ...], at: int, listed: bool) -> None:
+    """At the ends of a volume, and where slices are too far apart to be neighbours."""
+    volume = np.zeros((7, 60, 120), np.uint16)
+    volume[at, 5:25, 5:25] = 1
+    doubts = doubts_of(volume, slices=slices, score=0.4)
+    assert [(d.reason, d.slice_index) for d in doubts] == ([(Reason.SINGLE_SLICE, at)] if listed else [])
+
+
+@pytest.mark.parametrize("presence", [{1: 0.1}, {5: 0.1}])
+def test_slices_that_are_too_far_apart_do_not_disagree(presence: dict[int, float]) -> None:
+    volume = rectangles(*[(20, 20)] * 7)
+    assert doubts_of(volume, slices=(0, 1, 5, 6), presence=lambda k: presence.get(k, 0.9)) == []
+
+
+def test_severity_without_a_score_is_a_half_and_without_a_smallest_object_that_of_the_score() -> None:
+    volume = rectangles((0, 0), (20, 20), (0, 0))
+    bare = [replace(result, boxes=()) for result in results_of({FLUID: volume})]
+    assert [d.severity for d in doubtful_places(links_of(bare, None))] == [0.5]
+    anything = replace(PIXEL_RULE, small=0)
+    speck = links_of(results_of({FLUID: rectangles((0, 0), (2, 2), (0, 0))}, score=0.4), None, anything)
+    assert [d.severity for d in doubtful_places(speck)] == [pytest.approx(0.6)]
+
+
+def test_a_hole_between_two_objects_is_in_their_middle_and_a_removed_one_makes_none() -> None:
+    volume = np.zeros((3, 60, 120), np.uint16)
+    volume[0, 0:21, 0:21] = volume[2, 30:51, 80:101] = 1
+    (doubt,) = doubts_of(volume, score=0.99)
+    assert (doubt.reason, doubt.slice_index, doubt.severity) == (Reason.DISAGREEMENT, 1, 0.5)
+    assert doubt.position == pytest.approx((1, (10 + 40) / 2, (10 + 90) / 2))
+    flickering = np.zeros((5, 60, 120), np.uint16)
+    flickering[1, 40:45, 100:105] = 1
+    flickering[3:, 5:25, 5:25] = 1
+    assert [d.reason for d in doubts_of(flickering, score=0.6, presence=0.0)] == [Reason.REMOVED]
+
+
+def test_a_disagreement_is_where_the_target_lies_in_its_slice_or_in_the_middle() -> None:
+    volume = np.zeros((3, 60, 120), np.uint16)
+    for k in range(3):
+        volume[k, 10:31, 20 + 5 * k**2:41 + 5 * k**2] = 1
+    (doubt,) = doubts_of(volume, presence=(0.1, 0.9, 0.1).__getitem__)
+    assert doubt.position == pytest.approx((1, 20, 35))
+    (doubt,) = doubts_of(np.zeros((3, 60, 120), np.uint16), presence=(0.1, 0.9, 0.1).__getitem__)
+    assert doubt.position == pytest.approx((1, 29.5, 59.5))
+
+
 # En-face maps
 
 
