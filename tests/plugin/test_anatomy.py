@@ -133,7 +133,7 @@ def test_the_line_of_the_device_is_used(make_widget, qtbot, pipeline):
     found = violations(labels_of(viewer)["intraretinal_fluid"])
     assert len(found) == 5 and "the inner limiting membrane of the device" in found[0].reason
     part = viewer.add_image(data[:, :30], metadata=options["metadata"])
-    assert not LayerSource.of(part).layers, "the lines of the whole do not fit a part of it"
+    assert not LayerSource.of(part).image().layers, "the lines of the whole do not fit a part of it"
 
 
 def test_a_layer_that_is_removed_takes_its_places_with_it(make_widget, qtbot, pipeline, gate):

@@ -71,7 +71,7 @@ def test_an_image_survives_the_way_into_a_layer_and_back():
     assert back.spacing == pytest.approx(image.spacing) and back.spacing_source is SpacingSource.VENDOR_DEFAULT
     assert back.modality is Modality.OCT and back.laterality == "L" and np.array_equal(back.data, VOLUME)
     layer.scale = (0.3, 0.004, 0.012)
-    assert LayerSource.of(layer).spacing_source is SpacingSource.USER, "the user corrected it"
+    assert LayerSource.of(layer).image().spacing_source is SpacingSource.USER, "the user corrected it"
 
 
 def test_no_spacing_stays_no_spacing():

@@ -87,7 +87,8 @@ def test_switched_off(volume_widget, qtbot, pipeline):
     widget.run()
     finish(qtbot, widget)
     layer = labels_of(viewer)["drusen"]
-    assert pipeline.settings.link_slices is False and layer.metadata[KEY]["link_slices"] is False
+    assert pipeline.settings.link_slices is False
+    assert layer.metadata[KEY]["provenance"]["request"]["link_slices"] is False
     assert layer.data[9, *FLICKER].all() and np.unique(layer.data[:, *LONG]).tolist() == [1, 2]
     assert "linked" not in layer.metadata[KEY] and not widget.form.doubts_button.isVisibleTo(widget)
 
@@ -141,19 +142,19 @@ def test_a_failed_run_is_linked_as_far_as_it_went(volume_widget, qtbot, pipeline
 
 def test_linking_leaves_the_window_its_turn(volume_widget, qtbot, monkeypatch):
     ticks, seen, threads = [], [], set()
-    renumber, link = ResultLayers.renumber, Engine.link
+    complete, finish_study = ResultLayers.complete, Engine.finish
 
-    def watched(self, linked):
-        for plane in renumber(self, linked):
+    def watched(self, findings):
+        for plane in complete(self, findings):
             seen.append(len(ticks))
             yield plane
 
-    def in_thread(linker):
+    def in_thread(self, study):
         threads.add(threading.current_thread().name)
-        return link(linker)
+        return finish_study(self, study)
 
-    monkeypatch.setattr(ResultLayers, "renumber", watched)
-    monkeypatch.setattr(Engine, "link", staticmethod(in_thread))
+    monkeypatch.setattr(ResultLayers, "complete", watched)
+    monkeypatch.setattr(Engine, "finish", in_thread)
     monkeypatch.setattr(run_module.Run._renumber, "__defaults__", (0.0,))
     _, widget = volume_widget()
     timer = QTimer()

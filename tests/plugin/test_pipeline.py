@@ -76,7 +76,7 @@ def test_volume_with_the_tiny_bundle(make_widget, qtbot, tiny_bundle):
     assert set(masks_of(viewer)) == set(targets)
     for layer in masks_of(viewer).values():
         assert layer.data.shape == volume.shape and len(layer.metadata[KEY]["presence"]) == 3
-        assert layer.metadata[KEY]["bundle_sha256"] == read_manifest(tiny_bundle).sha256
+        assert layer.metadata[KEY]["provenance"]["bundle"]["sha256"] == read_manifest(tiny_bundle).sha256
 
 
 def test_what_the_bundle_does_not_know(make_widget, qtbot, tiny_bundle):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,7 @@ class Pipeline:
 
     def run(self, image: RetinalImage, targets: Sequence[str | Prompt], *, modality: ModalityGuess | None = None,
             slices: Sequence[int] | None = None,
-            region: tuple[int, int, int, int] | None = None) -> Iterator[SliceResult]:
+            region: tuple[int, int, int, int] | None = None) -> Generator[SliceResult, None, None]:
         """Segment slice by slice.
 
         Everything that can be wrong with the request is checked here, before
@@ -160,7 +160,7 @@ class Pipeline:
         return self._run(image, guess, prompts, order, region)
 
     def _run(self, image: RetinalImage, guess: ModalityGuess, prompts: tuple[Prompt, ...], order: list[int],
-             region: tuple[int, int, int, int] | None) -> Iterator[SliceResult]:
+             region: tuple[int, int, int, int] | None) -> Generator[SliceResult, None, None]:
         limits = self._limits(image)
         for start in range(0, len(order), self.settings.batch_size):
             chunk = order[start:start + self.settings.batch_size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -37,17 +37,27 @@ class Engine:
         with self._lock:
             return self._pipeline(settings).detect_modality(image)
 
-    def run(self, source: LayerSource, request: Request,
-            modality: ModalityGuess | None = None) -> Iterator[Study | StudySlice]:
-        """Yield the study before its work begins, then slice by slice.
+    def run(self, source: LayerSource, request: Request, modality: ModalityGuess | None,
+            started: Callable[[Study], None]) -> Generator[StudySlice, None, None]:
+        """Yield slice by slice.
 
         The lock is held while a slice is computed and not between slices, so that an
-        abandoned run blocks nobody. Whoever got the study brings it to an end, by `finish` or `Study.close`.
+        abandoned run blocks nobody.
+
+        Parameters
+        ----------
+        source : LayerSource
+        request : Request
+        modality : ModalityGuess or None
+            If it was decided before.
+        started : callable
+            Gets the study before its work begins, in the thread of the work. Whoever gets it brings it to an end, by
+            `finish` or `Study.close`.
         """
         image, sha256 = source.image(), _sha256(source)
         with self._lock:
             study = Study(image, request, self._pipeline(request.settings), modality=modality, input_sha256=sha256)
-        yield study
+        started(study)
         with closing(study.run()) as slices:
             while True:
                 with self._lock:

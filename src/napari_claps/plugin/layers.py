@@ -233,7 +233,7 @@ def box_of(corners: np.ndarray, row: Mapping[str, Any], name: str) -> Box:
         slice_index=round(float(corners[0, 0])) if corners.shape[1] == 3 else 0,
         instance=0 if pd.isna(instance) else int(instance),
         source=BoxSource(source) if source in set(BoxSource) else BoxSource.USER,
-        uncertainty=None if pd.isna(uncertainty) else float(uncertainty),
+        uncertainty=None if uncertainty is None or pd.isna(uncertainty) else float(uncertainty),
     )
 
 

@@ -42,11 +42,12 @@ def show_localizer(viewer: Viewer) -> None:
     viewer : Viewer
         Says in a warning what is missing.
     """
-    volume = _chosen(viewer, lambda image: image.localizer is not None, LOCALIZER)
-    if volume is None or _again(viewer, volume, LOCALIZER, LINES, LINE_IN_VIEW):
+    chosen = _chosen(viewer, lambda image: image.localizer is not None, LOCALIZER)
+    if chosen is None or _again(viewer, chosen[0], LOCALIZER, LINES, LINE_IN_VIEW):
         return
-    image = origin_of(volume).image
+    volume, image = chosen
     localizer, name = image.localizer, volume.name
+    assert localizer is not None, "it was chosen for that"
     place = _beside(volume, localizer)
     data, options, _ = image_layer_data(localizer, f"{LOCALIZER} of {name}")
     options["metadata"] = {**options["metadata"], **_metadata(volume, LOCALIZER, **options["metadata"][KEY])}
@@ -83,10 +84,10 @@ def show_layer_lines(viewer: Viewer) -> None:
     viewer : Viewer
         Says in a warning what is missing.
     """
-    volume = _chosen(viewer, lambda image: bool(image.layers), SURFACES)
-    if volume is None or _again(viewer, volume, SURFACES):
+    chosen = _chosen(viewer, lambda image: bool(image.layers), SURFACES)
+    if chosen is None or _again(viewer, chosen[0], SURFACES):
         return
-    lines = origin_of(volume).image.layers
+    volume, lines = chosen[0], chosen[1].layers
     paths: list[np.ndarray] = []
     rows: list[tuple[str, int]] = []
     colours: list[tuple[float, ...]] = []
@@ -108,18 +109,19 @@ def show_layer_lines(viewer: Viewer) -> None:
     )])  # fmt: skip
 
 
-def _chosen(viewer: Viewer, has: Callable[[RetinalImage], bool], what: str) -> Image | None:
-    """The selected image layer, or the only one that `has` it; None after a warning that says why."""
+def _chosen(viewer: Viewer, has: Callable[[RetinalImage], bool], what: str) -> tuple[Image, RetinalImage] | None:
+    """The selected image layer, or the only one that `has` it, and its file; None after a warning that says why."""
     images = [layer for layer in viewer.layers if isinstance(layer, Image)]
-    able = [layer for layer in images if (origin := origin_of(layer)) is not None and has(origin.image)]
+    able = {layer: origin.image for layer in images
+            if (origin := origin_of(layer)) is not None and has(origin.image)}
     active = viewer.layers.selection.active
     if active in able:
-        return active
+        return active, able[active]
     if isinstance(active, Image) and origin_of(active) is not None and active not in able:
         show_warning(f"The file of {active.name!r} holds no {what}. Heidelberg .vol, .e2e and HEYEX XML exports may "
                      "have them; pictures and DICOM files of B-scans have not.")
     elif len(able) == 1:
-        return able[0]
+        return next(iter(able.items()))
     elif able:
         show_warning(f"{len(able)} images have {what}: select one of {', '.join(repr(i.name) for i in able)}.")
     elif images:

@@ -84,8 +84,12 @@ def _layer_data(layer: Layer) -> LayerData:
 
 
 def _image_data(layer: ImageLayer) -> LayerData:
-    path = layer.image.locate() if isinstance(layer.image, ImageReference) else None
-    image = layer.image if path is None else read(path)
+    path = None
+    if isinstance(layer.image, ImageReference):
+        path = layer.image.locate()
+        image = read(path)
+    else:
+        image = layer.image
     data, options, kind = image_layer_data(image, layer.name, path=path)
     known = layer.metadata if layer.style else {KEY: options["metadata"][KEY]}  # without a look: not from a viewer
     metadata = {**known, ORIGIN: options["metadata"][ORIGIN]}
@@ -107,7 +111,8 @@ def _mask_data(layer: MaskLayer) -> LayerData:
 def _box_data(layer: BoxLayer) -> LayerData:
     is_volume = len(layer.shape) == 3
     colours = box_colours(layer.boxes) if layer.colours is None else np.array(layer.colours)
-    options: dict[str, Any] = {"ndim": len(layer.shape), "shape_type": "rectangle", **box_style(layer.shape[-2:])}
+    options: dict[str, Any] = {"ndim": len(layer.shape), "shape_type": "rectangle",
+                               **box_style((layer.shape[-2], layer.shape[-1]))}
     options |= _common(layer, "shapes")
     if not layer.style:
         labels = list(dict.fromkeys(box.label for box in layer.boxes))

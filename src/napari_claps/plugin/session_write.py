@@ -87,7 +87,7 @@ def _image(data: Any, attributes: Mapping[str, Any]) -> ImageReference | Retinal
     origin = attributes["metadata"].get(ORIGIN)
     pixels = np.asarray(data)
     if isinstance(origin, Origin):
-        if origin.is_still(pixels):
+        if origin.path is not None and origin.is_still(pixels):
             return ImageReference.of(origin.path)
         if origin.image.data.shape == pixels.shape:
             return dataclasses.replace(origin.image, data=pixels)
@@ -119,8 +119,9 @@ def _boxes(data: Sequence[np.ndarray], attributes: Mapping[str, Any], common: di
                   for shape, row in zip(shapes, table.to_dict("records"), strict=True))
     shape = known.get("shape") or np.ceil(np.max([[8.0] * ndim, *(s.max(axis=0) + 1 for s in shapes)], axis=0))
     style = {name: value for name, value in common["style"].items() if name not in ("edge_color", "shape_type")}
-    return BoxLayer(boxes=boxes, shape=tuple(int(n) for n in shape), **(common | {"style": style}),
-                    colours=tuple(tuple(float(c) for c in colour) for colour in attributes["edge_color"][: len(boxes)]))
+    colours = ((float(r), float(g), float(b), float(a)) for r, g, b, a in attributes["edge_color"][: len(boxes)])
+    return BoxLayer(boxes=boxes, shape=tuple(int(n) for n in shape), colours=tuple(colours),
+                    **(common | {"style": style}))
 
 
 def _is_upright(corners: np.ndarray) -> bool:

@@ -67,4 +67,5 @@ def segment(image: RetinalImage | str | Path, *targets: str, request: Request | 
     with Study(image, request, pipeline, input_sha256=sha256) as study:
         for _ in study.run(slices.append):
             pass
-        return Segmentation(tuple(slices), study.finish())
+        findings = study.finish()  # which numbers the objects of a linked volume, and only then passes its slices
+        return Segmentation(tuple(slices), findings)

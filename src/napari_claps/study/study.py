@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -122,7 +122,7 @@ class Study:
         self._done: list[int] = []
         self._fullest = (-1, 0, self.slices[0])
 
-    def run(self, sink: Sink | None = None) -> Iterator[StudySlice]:
+    def run(self, sink: Sink | None = None) -> Generator[StudySlice, None, None]:
         """Yield slice by slice; closing the generator cancels, and what is finished can still be brought to an end.
 
         Parameters

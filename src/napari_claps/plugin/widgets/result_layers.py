@@ -120,8 +120,8 @@ class ResultLayers:
                 if content == "masks":
                     layer.features = self._features(label)
         self._changed.clear()
-        if self._new_boxes and self.boxes in self._viewer.layers:
-            self._show_boxes(self._new_boxes)
+        if self._new_boxes and self.boxes is not None and self.boxes in self._viewer.layers:
+            self._show_boxes(self.boxes, self._new_boxes)
         self._new_boxes = []
         for label in self._unlisted:
             _know(self.masks[label], violations=[found for found in self.violations if found["label"] == label])
@@ -173,7 +173,7 @@ class ResultLayers:
     def _renumber_boxes(self, links: VolumeLinks) -> None:
         """Give the boxes numbers and scores of the volume, and take away those of objects that are no more."""
         layer = self.boxes
-        if layer not in self._viewer.layers:
+        if layer is None or layer not in self._viewer.layers:
             return
         table, gone = layer.features, set()
         instances, scores = table["instance"].tolist(), table["score"].tolist()
@@ -220,7 +220,7 @@ class ResultLayers:
                 metadata=self._metadata(result, "uncertainty", label=label, unit="bit"), **self._place)
         self.boxes = Shapes(
             None, ndim=len(self._shape), name=f"boxes{suffix}", features=box_features(()),
-            **box_style(self._shape[-2:]),
+            **box_style((self._shape[-2], self._shape[-1])),
             metadata=self._metadata(result, "boxes", labels=[p.label for p in result.prompts]), **self._place,
         )
         for content in ("uncertainty", "masks", *BANDS):
@@ -228,7 +228,7 @@ class ResultLayers:
                 self._viewer.add_layer(layer)
         self._viewer.add_layer(self.boxes)
         self._first_label = result.prompts[0].label
-        self._default_box()
+        self._default_box(self.boxes)
 
     def _metadata(self, result: SliceResult, content: str, **more: Any) -> dict[str, Any]:
         guess = result.modality
@@ -241,7 +241,9 @@ class ResultLayers:
         for label, mask in result.masks.items():
             self.found[label] += bool(mask.any())
             score = result.presence.get(label)
-            for content in ("masks", *BANDS) if score is not None else ():
+            if score is None:
+                continue
+            for content in ("masks", *BANDS):
                 if label in self.planes[content]:
                     known = self.planes[content][label].metadata[KEY]
                     known["presence"][str(result.index)] = round(float(score), 4)
@@ -270,20 +272,18 @@ class ResultLayers:
             columns[measure] = [pixels * self._voxel for pixels in columns["pixels"]]
         return pd.DataFrame(columns)
 
-    def _show_boxes(self, boxes: list[Box]) -> None:
-        layer = self.boxes
+    def _show_boxes(self, layer: Shapes, boxes: list[Box]) -> None:
         is_volume = len(self._shape) == 3
         # Shapes that the user drew meanwhile keep their rows: new rows come last, as new shapes do.
         table = pd.concat([layer.features, box_features(boxes)], ignore_index=True)
         layer.add([box_corners(box, is_volume=is_volume) for box in boxes], shape_type="rectangle",
                   edge_color=box_colours(boxes), face_color="transparent")
         layer.features = table
-        self._default_box()
+        self._default_box(layer)
 
-    def _default_box(self) -> None:
+    def _default_box(self, layer: Shapes) -> None:
         """A box that the user draws is certain, and of the first target until told otherwise."""
-        self.boxes.feature_defaults = {"label": self._first_label, "score": 1.0, "slice": 0, "source": "user",
-                                       "instance": 0}
+        layer.feature_defaults = {"label": self._first_label, "score": 1.0, "slice": 0, "source": "user", "instance": 0}
 
 
 def _know(layer: Layer, **facts: Any) -> None:

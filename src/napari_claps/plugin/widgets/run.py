@@ -71,9 +71,11 @@ class Run(QObject):
         self._broken: Failure | None = None
         self._cancelled = False
         self._planes: Iterator[None] = iter(())
-        self._redraw = QTimer(self, singleShot=True, interval=REDRAW)
+        self._redraw = QTimer(self)
+        self._redraw.setSingleShot(True)
+        self._redraw.setInterval(REDRAW)
         self._redraw.timeout.connect(self._flush)
-        self._turns = QTimer(self, interval=0)
+        self._turns = QTimer(self)  # at every turn of the window
         self._turns.timeout.connect(self._renumber)
         viewer.layers.events.removed.connect(self._on_layer_removed)
 
@@ -92,10 +94,9 @@ class Run(QObject):
         self._set_state(State.RUNNING)
         self.progressed.emit("Preparing…")
         self._job = start_work(
-            self._engine.run, source, request, modality,
+            self._engine.run, source, request, modality, self._begin,
             on_result=self._receive, on_end=self._link, parent=self, threads=self._threads,
-            # One more step than slices: the study itself comes first.
-            progress={"total": self._total + 1, "desc": f"Segmenting {source.name}"},
+            progress={"total": self._total, "desc": f"Segmenting {source.name}"},
         )
 
     def cancel(self) -> None:
@@ -111,12 +112,13 @@ class Run(QObject):
         what = f"{len(self._times) - 1} of {self._total} slices in " if self._total > 1 else ""
         return what + _duration(self._times[-1] - self._times[0])
 
-    def _receive(self, found: Study | StudySlice) -> None:
+    def _begin(self, study: Study) -> None:
+        """Take the study; called in the thread of the work, so nothing of the window may be touched."""
+        self._study = study
+        self.warnings = tuple(study.warnings)
+
+    def _receive(self, found: StudySlice) -> None:
         results = self._results
-        if isinstance(found, Study):
-            self._study, self._total = found, len(found.slices)
-            self.warnings = tuple(found.warnings)
-            return
         if results is None or self._broken is not None or not results.is_wanted():
             return  # the layers went while this slice was under way
         try:
@@ -168,6 +170,7 @@ class Run(QObject):
             return
         # The layers may have been painted on, and only this thread touches them: so the numbers are put into
         # them here, a few planes at a time.
+        assert self._results is not None, "they stay until the run ends"
         self.warnings = findings.warnings
         self._planes = self._results.complete(findings)
         if self._threads:
@@ -176,6 +179,7 @@ class Run(QObject):
             self._renumber(seconds=float("inf"))
 
     def _renumber(self, seconds: float = TURN) -> None:
+        assert self._results is not None, "they stay until the run ends"
         end = time.monotonic() + seconds
         while self._results.is_wanted() and next(self._planes, self) is not self:
             if time.monotonic() >= end:

@@ -65,8 +65,8 @@ class SegmentWidget(QWidget):
         """Start a run with what is chosen; a second one at the same time is not started."""
         if self.runner.state is not State.IDLE:
             return
-        layer = self.form.layer()
         try:
+            layer = self._chosen_layer()
             source, request, modality = self._request(layer)
         except ClapsError as error:
             self._fail(error)
@@ -79,10 +79,11 @@ class SegmentWidget(QWidget):
 
     def check_prompts(self) -> None:
         """Look at the slice in view again with other words, and show whether its masks depend on the text."""
-        button, layer = self.form.advanced.check_button, self.form.layer()
+        button = self.form.advanced.check_button
         if not button.isEnabled():
             return
         try:
+            layer = self._chosen_layer()
             source, request, modality = self._request(layer)
             index = self._slice_in_view(layer) if layer.ndim == 3 else 0
         except ClapsError as error:
@@ -107,7 +108,13 @@ class SegmentWidget(QWidget):
         dock, _ = self._viewer.window.add_plugin_dock_widget("napari-claps", "Doubtful places")
         dock.show()
 
-    def _request(self, layer: Image | None) -> tuple[LayerSource, Request, ModalityGuess | None]:
+    def _chosen_layer(self) -> Image:
+        layer = self.form.layer()
+        if layer is None:
+            raise InputError("There is no image layer. Open an image first.")
+        return layer
+
+    def _request(self, layer: Image) -> tuple[LayerSource, Request, ModalityGuess | None]:
         """What is chosen in the form, read once.
 
         Raises
@@ -115,8 +122,6 @@ class SegmentWidget(QWidget):
         InputError
             If it cannot be run.
         """
-        if layer is None:
-            raise InputError("There is no image layer. Open an image first.")
         form = self.form
         source, settings, wanted, slices = LayerSource.of(layer), form.settings(), form.wanted(), None
         if layer.ndim == 3:
