@@ -12,7 +12,7 @@ from napari_claps.errors import InputError
 from napari_claps.inference.artery_vein import vote_along_vessels
 from napari_claps.inference.ensemble import shifted
 from napari_claps.inference.objects import drop_low_scores, extract_objects, keep_single, match_boxes
-from napari_claps.inference.preprocess import display_limits
+from napari_claps.inference.preprocess import display_limits, to_unit_rgb
 from napari_claps.inference.region import check_region
 from napari_claps.inference.scales import scaled_shape, working_side
 from napari_claps.inference.slices import parse_slices
@@ -69,6 +69,7 @@ def test_tiles_have_512_pixels_and_at_least_64_in_common() -> None:
     assert sorted({t.y for t in tiles}) == [0, 448], "two tiles with 64 pixels in common are just enough"
     assert sorted({t.x for t in tiles}) == [0, 224, 450], "two would have 62 pixels in common"
     assert {(t.y, t.height) for t in plan_tiles((400, 2000))} == {(0, 416)}, "a short side is one tile"
+    assert len(plan_tiles((400, 2000))) == 5 and len(plan_tiles((512, 2000))) == 5, "and no tile comes twice"
 
 
 @pytest.mark.parametrize("length", [1100, 1411, 1792, 2048, 2560])
@@ -97,6 +98,20 @@ def test_the_darkest_and_brightest_thousandth_are_cut_off() -> None:
             hot = plane.copy()
             hot[:count] = value
             assert display_limits(hot)[end] == expected, f"{count} of 10000 pixels at {value}"
+
+
+def test_grey_values_are_stretched_between_the_limits() -> None:
+    plane = np.array([[50, 100, 150], [200, 300, 400]], np.uint16)
+    unit = to_unit_rgb(plane, limits=(100, 300))
+    np.testing.assert_allclose(unit[..., 0], [[0, 0, 0.25], [0.5, 1, 1]], atol=1e-6)
+    np.testing.assert_allclose(to_unit_rgb(plane.astype(np.float64) - 200, limits=(-100, 100)), unit, atol=1e-6)
+
+
+def test_values_that_are_no_numbers_are_found_also_where_limits_are_given() -> None:
+    plane = np.ones((10, 10), np.float32)
+    plane[3, 4] = np.nan
+    with pytest.raises(InputError, match="1 of 100"):
+        to_unit_rgb(plane, limits=(0, 1))
 
 
 def test_limits_are_taken_from_every_value_up_to_two_million() -> None:
@@ -155,6 +170,15 @@ def test_a_detected_box_belongs_to_an_object_from_an_overlap_of_three_tenths(wid
     (box,) = match_boxes(objects, probability, [(2, 3, 12, 3 + width, 0.6)], name="drusen", slice_index=0)
     assert box.source is source
     assert (box.x1, round(box.score, 4)) == ((36, 0.7) if source is BoxSource.DETECTOR else (13, 0.8))
+
+
+@pytest.mark.parametrize("detected", [(2, 13, 12, 23, 0.6), (12, 3, 20, 13, 0.6), (15, 30, 20, 40, 0.6)])
+def test_a_box_beside_an_object_is_not_its_own(detected: tuple[float, ...]) -> None:
+    """It touches it, or lies elsewhere."""
+    objects = np.zeros((20, 50), np.uint16)
+    objects[2:12, 3:13] = 1
+    (box,) = match_boxes(objects, objects.astype(np.float32), [detected], name="drusen", slice_index=0)
+    assert (box.source, box.y0, box.x0, box.y1, box.x1) == (BoxSource.MASK, 2, 3, 12, 13)
 
 
 def test_the_lowest_score_is_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,17 +22,19 @@ from napari_claps.settings import Settings
 from napari_claps.types import Modality, RetinalImage
 
 
-def pixels_found(bundle: Path, monkeypatch: pytest.MonkeyPatch, seen: float, **pair: float) -> int:
-    """Size of the mask where the networks see 20 pixels of 80 x 128, which they see 5 times as large."""
+def pixels_found(bundle: Path, monkeypatch: pytest.MonkeyPatch, seen: float, *, modality: Modality = Modality.OCT,
+                 target: str = "drusen", more: bool = False, **pair: float) -> int:
+    """Size of the mask where the networks see 20 pixels (and 20 `more`) of 80 x 128, at five times that scale."""
     probability = np.zeros((1, 80, 128), np.float32)
     probability[0, 15:20, 15:19] = 0.9
+    probability[0, 55:60, 15:19] = 0.8 * more
     result = ScaleResult(probability, np.array([seen]), [[]], {})
     monkeypatch.setattr(single_scale, "segment_at_scale", lambda *question, **more: [result])
     shown = load_bundle(bundle, device="cpu")
-    pairs = (Pair(Modality.OCT, "drusen", threshold=0.5, **pair),)
+    pairs = (Pair(modality, target, threshold=0.5, **pair),)
     pipeline = Pipeline(replace(shown, manifest=replace(shown.manifest, pairs=pairs)))
-    image = RetinalImage(np.zeros((80, 128), np.uint8), modality=Modality.OCT)
-    return np.count_nonzero(next(iter(pipeline.run(image, ["drusen"]))).masks["drusen"])
+    image = RetinalImage(np.zeros((80, 128), np.uint8), modality=modality)
+    return np.count_nonzero(next(iter(pipeline.run(image, [target]))).masks[target])
 
 
 @pytest.mark.parametrize(("presence", "pixels"), [(0.5, 20), (0.499, 0)])
@@ -47,19 +50,48 @@ def test_the_smallest_area_is_that_of_the_working_scale(tiny_bundle: Path, monke
     assert pixels_found(tiny_bundle, monkeypatch, 1.0, presence=0.0, min_area=min_area) == pixels
 
 
+def test_an_eye_has_one_disc_and_as_many_drusen_as_are_seen(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [pixels_found(tiny_bundle, monkeypatch, 1.0, modality=modality, target=target, more=True, presence=0.0)
+             for modality, target in ((Modality.OCT, "drusen"), (Modality.CFP, "drusen"), (Modality.CFP, "optic_disc"))]
+    assert sizes[:2] == [40, 40] and 15 <= sizes[2] <= 25
+
+
+@pytest.fixture
+def asked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list]:
+    """The boxes (y0, x0, y1, x1, score) about which is decided, where the same are found in every view."""
+
+    def ask(boxes: list[ViewBox], modality: Modality, target: str, shape: tuple[int, int]) -> list:
+        seen = []
+
+        def spy(*question, **more):
+            seen.extend(part.boxes for part in question if isinstance(part, Scores))
+            return decide(*question, **more)
+
+        monkeypatch.setattr(ClapsPrompter, "find", lambda self, *question: [boxes])
+        monkeypatch.setattr(pipeline_module, "decide", spy)
+        image = RetinalImage(np.random.default_rng(0).integers(0, 255, shape, np.uint8), modality=modality)
+        next(iter(Pipeline.from_settings(Settings(bundle=str(tiny_bundle), device="cpu")).run(image, [target])))
+        return list(seen[0])
+
+    return ask
+
+
+def test_boxes_come_back_in_pixels_of_the_slice(asked: Callable[..., list]) -> None:
+    """A slice of 80 x 128 is seen five times as large."""
+    (box,) = asked([ViewBox((100.0, 50.0, 300.0, 200.0), 0, 0.7)], Modality.OCT, "drusen", (80, 128))
+    assert box == pytest.approx((10, 20, 40, 60, 0.7))
+
+
+def test_boxes_of_tiles_come_back_in_pixels_of_the_slice(asked: Callable[..., list]) -> None:
+    """768 pixels are seen as 1536, which take four tiles that begin at 0, 340, 684 and 1024."""
+    boxes = asked([ViewBox((100.0, 50.0, 300.0, 200.0), 0, 0.7)], Modality.CFP, "microaneurysm", (480, 768))
+    assert {(b[0], b[2]) for b in boxes} == {(25, 100), (249, 324)}
+    assert {(b[1], b[3]) for b in boxes} == {(50, 150), (221, 321), (391, 491), (562, 662)}
+
+
 @pytest.mark.usefixtures("small_views")
-@pytest.mark.parametrize(("given", "asked"), [(47, 47), (48, 48), (50, 48)])
-def test_the_best_48_boxes_of_a_view_are_asked_for_masks(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         given: int, asked: int) -> None:
+@pytest.mark.parametrize(("given", "kept"), [(47, 47), (48, 48), (50, 48)])
+def test_the_best_48_boxes_of_a_view_are_asked_for_masks(asked: Callable[..., list], given: int, kept: int) -> None:
     boxes = [ViewBox((4.0, 4.0, 20.0 + k / 10, 30.0), 0, 1 - k / 100) for k in range(given)]
-    seen = []
-
-    def spy(*question, **more):
-        seen.extend([box[4] for box in part.boxes] for part in question if isinstance(part, Scores))
-        return decide(*question, **more)
-
-    monkeypatch.setattr(ClapsPrompter, "find", lambda self, *question: [boxes])
-    monkeypatch.setattr(pipeline_module, "decide", spy)
-    image = RetinalImage(np.random.default_rng(0).integers(0, 255, (40, 64), np.uint8), modality=Modality.OCT)
-    next(iter(Pipeline.from_settings(Settings(bundle=str(tiny_bundle), device="cpu")).run(image, ["drusen"])))
-    assert seen == [[box.score for box in boxes[:asked]]]
+    found = asked(boxes, Modality.OCT, "drusen", (40, 64))
+    assert [box[4] for box in found] == [box.score for box in boxes[:kept]]

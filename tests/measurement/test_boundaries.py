@@ -39,10 +39,12 @@ def test_a_cubic_millimetre_is_a_thousand_nanolitres() -> None:
 def test_a_single_pixel_is_present() -> None:
     masks = np.zeros((2, 10, 10))
     masks[1, 9, 9] = 1
-    table = table_of(masks)
+    table = table_of(masks, presence=(0.1, 0.9), scores=(0.2, 0.8))
     assert table[table["slice"] == 0]["status"].unique().tolist() == ["absent"]
     assert table[table["slice"] == 1]["status"].unique().tolist() == ["present"]
-    assert [value(table, "count", "n", k) for k in range(2)] == [0, 1] and value(table, "slices_present", "n") == 1
+    assert table[table["slice"].isna()]["status"].unique().tolist() == ["present"]
+    assert value(table, "count", "n") == 1 and [value(table, "count", "n", k) for k in range(2)] == [0, 1]
+    assert value(table, "slices_present", "n") == 1
 
 
 @pytest.mark.parametrize(("slices", "known"), [([0, 1, 2], True), ([0, 1], False), ([1], False)])
@@ -91,3 +93,5 @@ def test_the_highest_presence_and_score_are_those_of_the_volume() -> None:
     table = table_of(np.ones((3, 10, 10)), presence=(0.2, 0.9, 0.4), scores=(0.3, 0.5, 0.7))
     assert (value(table, "presence", "1"), value(table, "max_score", "1")) == (0.9, 0.7)
     assert [value(table, "presence", "1", k) for k in range(3)] == [0.2, 0.9, 0.4]
+    zero = table_of(np.ones((2, 10, 10)), presence=(0.2, 0.0), scores=(0.3, 0.0))
+    assert (value(zero, "presence", "1"), value(zero, "max_score", "1")) == (0.2, 0.3)
