@@ -172,6 +172,32 @@ def test_a_detected_box_belongs_to_an_object_from_an_overlap_of_three_tenths(wid
     assert (box.x1, round(box.score, 4)) == ((36, 0.7) if source is BoxSource.DETECTOR else (13, 0.8))
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 10), (10, 3)])
+def test_an_overlap_of_exactly_three_tenths_is_enough(height: int, width: int) -> None:
+    objects = np.zeros((20, 20), np.uint16)
+    objects[2:2 + height, 3:3 + width] = 1
+    (box,) = match_boxes(objects, objects.astype(np.float32), [(2, 3, 12, 13, 0.6)], name="drusen", slice_index=0)
+    assert box.source is BoxSource.DETECTOR
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 10), (10, 1)])
+def test_objects_of_a_single_row_have_detected_boxes_too(height: int, width: int) -> None:
+    objects = np.zeros((20, 20), np.uint16)
+    objects[2:2 + height, 3:3 + width] = 1
+    (box,) = match_boxes(objects, objects.astype(np.float32), [(2, 3, 2 + height, 3 + width, 0.6)], name="drusen",
+                         slice_index=0)
+    assert box.source is BoxSource.DETECTOR and box.score == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("best", [1, 2, 3])
+def test_the_one_object_with_the_most_evidence_is_kept(best: int) -> None:
+    objects, probability = np.zeros((30, 90), np.uint16), np.zeros((30, 90), np.float32)
+    for number in (1, 2, 3):
+        window = (slice(5, 25), slice(30 * number - 25, 30 * number - 5))
+        objects[window], probability[window] = number, 0.9 if number == best else 0.8
+    assert np.flatnonzero(keep_single(objects, probability).any(0)).mean() == pytest.approx(30 * best - 15.5)
+
+
 @pytest.mark.parametrize("detected", [(2, 13, 12, 23, 0.6), (12, 3, 20, 13, 0.6), (15, 30, 20, 40, 0.6)])
 def test_a_box_beside_an_object_is_not_its_own(detected: tuple[float, ...]) -> None:
     """It touches it, or lies elsewhere."""

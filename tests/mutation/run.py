@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="as in config.toml, such as volumes/doubts.py")
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="results, one line each")
     parser.add_argument("--every", type=int, default=1, help="only every n-th mutant of each file: a sample")
+    parser.add_argument("--again", action="store_true", help="only those that survived before, after tests were added")
     arguments = parser.parse_args()
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
@@ -155,19 +156,21 @@ def main() -> None:
         importlib.import_module(library)
     gc.freeze()  # what the children share stays shared
     known = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    done = {(r["file"], r["number"]) for r in map(json.loads, known)}  # an interrupted run goes on
+    before = {(r["file"], r["number"]): r["outcome"] for r in map(json.loads, known)}  # an interrupted run goes on
     for file in arguments.files or CONFIG["tests"]:
         path, tests = ROOT / "src/napari_claps" / file, CONFIG["tests"][file]
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        wanted = [n for n in range(0, sum(1 for _ in mutants(tree)), arguments.every)
+                  if before.get((file, n)) == ("survived" if arguments.again else None)]
+        if not wanted:
+            continue
         name = "napari_claps." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         start = time.monotonic()
         if ask(name, tree, path, tests, 600) != "survived":
             print(f"{file}: left out, its tests fail without any change", flush=True)
             continue
         limit = 20 + 5 * (time.monotonic() - start)
-        for number in range(0, sum(1 for _ in mutants(tree)), arguments.every):
-            if (file, number) in done:
-                continue
+        for number in wanted:
             changed, what = mutant(tree, number)
             result = {"file": file, "number": number, **what, "outcome": ask(name, changed, path, tests, limit)}
             with arguments.out.open("a", encoding="utf-8") as out:

@@ -131,6 +131,11 @@ def test_a_flicker_stays_from_a_damped_score_of_35_hundredths() -> None:
     assert [is_kept(flicker(5, 5), MM, 0.6, presence) for presence in (0.44, 0.46)] == [False, True]
 
 
+@pytest.mark.parametrize(("distance", "kept"), [(0.5, False), (0.51, True)])
+def test_slices_up_to_half_a_millimetre_apart_bear_witness(distance: float, kept: bool) -> None:
+    assert is_kept(flicker(5, 5), (distance, 0.01, 0.01), score=0.6, presence=0.0) == kept
+
+
 def test_what_the_users_threshold_drops_does_not_come_back() -> None:
     assert [rule_for(MM, score_threshold=t).keep for t in (None, 0.3, 0.4)] == [0.35, 0.35, 0.4]
 
@@ -208,6 +213,15 @@ def test_an_object_is_single_where_a_neighbour_does_not_show_it(slices: tuple[in
     volume[at, 5:25, 5:25] = 1
     doubts = doubts_of(volume, slices=slices, score=0.4)
     assert [(d.reason, d.slice_index) for d in doubts] == ([(Reason.SINGLE_SLICE, at)] if listed else [])
+
+
+def test_a_gap_is_listed_where_its_own_slices_are_neighbours() -> None:
+    volume = rectangles((0, 0), *[(0, 0)] * 4, (20, 20), (0, 0), (20, 20))
+    (doubt,) = doubts_of(volume, slices=(0, 5, 6, 7))
+    assert (doubt.reason, doubt.slice_index) == (Reason.MISSING, 6), "what lies far before it does not matter"
+    far = rectangles((20, 20), (0, 0), *[(0, 0)] * 3, (20, 20), (20, 20))
+    links = links_of(results_of({FLUID: far}, slices=(0, 1, 5, 6)), None, replace(PIXEL_RULE, gap_distance=9))
+    assert links.n_objects == {FLUID: 1} and doubtful_places(links) == [], "slice 1 is too far from slice 5"
 
 
 @pytest.mark.parametrize("presence", [{1: 0.1}, {5: 0.1}])
