@@ -251,7 +251,7 @@ def vessels(*pieces: tuple[tuple[slice | int, slice | int], float, float]) -> tu
     return maps[0], maps[1]
 
 
-@pytest.mark.parametrize(("highest", "voted"), [(0.31, True), (0.29, False)])
+@pytest.mark.parametrize(("highest", "voted"), [(0.31, True), (0.3, True), (0.29, False)])
 def test_pixels_belong_to_the_tree_from_three_tenths_on(highest: float, voted: bool) -> None:
     before = vessels(((20, slice(5, 95)), highest, 0.05))
     after = vote_along_vessels(*before)
@@ -289,6 +289,14 @@ def test_a_whole_piece_is_four_times_as_sure_as_its_pixels() -> None:
     odds = 4 * (np.log(0.6 / 0.4) - np.log(0.4 / 0.6))
     assert artery[20, 50] == pytest.approx(0.6 / (1 + np.exp(-odds)), rel=1e-4)
     assert vein[20, 50] == pytest.approx(0.6 / (1 + np.exp(odds)), rel=1e-3)
+
+
+@pytest.mark.parametrize(("others", "is_artery"), [(68, True), (70, False)])
+def test_a_pixel_is_no_surer_than_999_in_a_thousand(others: int, is_artery: bool) -> None:
+    """One pixel that is an artery for certain outweighs 68 that are a vein with 0.55 rather than 0.5, and not 70."""
+    before = vessels(((20, slice(5, 6 + others)), 0.5, 0.55), ((20, 30), 1.0, 0.0))
+    artery, vein = vote_along_vessels(*before)
+    assert (artery[20, 50] > vein[20, 50]) == is_artery
 
 
 # Boxes

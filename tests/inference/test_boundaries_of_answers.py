@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_claps.inference import pipeline as pipeline_module
 from napari_claps.inference import single_scale
@@ -95,3 +96,18 @@ def test_the_best_48_boxes_of_a_view_are_asked_for_masks(asked: Callable[..., li
     boxes = [ViewBox((4.0, 4.0, 20.0 + k / 10, 30.0), 0, 1 - k / 100) for k in range(given)]
     found = asked(boxes, Modality.OCT, "drusen", (40, 64))
     assert [box[4] for box in found] == [box.score for box in boxes[:kept]]
+
+
+@pytest.mark.parametrize(("depth", "looked_at"), [(1, [0]), (3, [0, 1, 2]), (24, [6, 12, 18]), (50, [12, 25, 37])])
+def test_the_modality_is_seen_in_the_slices_at_a_quarter_a_half_and_three_quarters(
+        tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, depth: int, looked_at: list[int]) -> None:
+    seen = []
+
+    def spy(bundle, planes, side):
+        seen.append((side, [round(float(plane.mean()) * 255) for plane in planes]))
+        return torch.ones(len(planes), 16)
+
+    monkeypatch.setattr(single_scale, "encode_whole", spy)
+    image = RetinalImage(np.arange(depth, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
+    Pipeline(load_bundle(tiny_bundle, device="cpu")).detect_modality(image)
+    assert seen == [(512, looked_at)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_claps.errors import InputError
 from napari_claps.types import Modality, ModalityGuess, Prompt, SliceResult
 from napari_claps.volumes.doubts import Reason, doubtful_places
 from napari_claps.volumes.enface import project, thickness_map
@@ -97,6 +98,15 @@ def test_across_a_gap_a_quarter_of_the_smaller_object_must_overlap(common: int, 
     volume = rectangles((10, 30), (0, 0), (0, 0))
     volume[2, 5:15, 35 - common:55 - common] = 1  # 20 columns wide
     assert n_objects(volume, MM) == count
+
+
+def test_each_slice_comes_once_and_shares_may_be_nothing_or_all() -> None:
+    with pytest.raises(InputError, match="Slice 2 comes after slice 2"):
+        linked_volume(rectangles(*[(20, 20)] * 3), MM, slices=(2, 2))
+    assert replace(PIXEL_RULE, gap_share=0, strong=1, keep=1).strong == 1
+    for wrong in (-0.01, 1.01):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            replace(PIXEL_RULE, gap_share=wrong)
 
 
 # What is doubted
