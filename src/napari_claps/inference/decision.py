@@ -83,7 +83,8 @@ def decide(query: Query, scores: Scores, *, area: float, slice_index: int = 0,
     presence = presence_of(scores, pair)
     absent = presence < pair.presence
     probability = scores.probability if mean is None else mean
-    mask, boxes = np.zeros(probability.shape, np.uint16), ()
+    mask = np.zeros(probability.shape, np.uint16)
+    boxes: tuple[Box, ...] = ()
     if not absent:
         target = TARGETS[prompt.target] if prompt.target is not None else None
         whole = kind_of(prompt.target).is_whole

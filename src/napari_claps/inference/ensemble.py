@@ -25,7 +25,7 @@ from napari_claps.words.vocabulary import TARGETS, TEMPLATES, class_text
 
 if TYPE_CHECKING:
     from napari_claps.models.bundles.bundle import Bundle
-    from napari_claps.models.networks.clip import ImageFeatures
+    from napari_claps.models.networks.clip import EncodedViews
 
 BOX_SHIFT = 0.1
 """Standard deviation of a shifted box edge as a share of the box's side, with `MOST_SHIFT` as in SAM's training."""
@@ -53,7 +53,7 @@ class ShiftedBoxes:
         self._seeds = seeds
         self._tiles = count()
 
-    def find(self, features: ImageFeatures, queries: Sequence[Query],
+    def find(self, features: EncodedViews, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`."""
         found = self._prompter.find(features, queries[:self._n_asked], view_size)
@@ -158,7 +158,7 @@ def segment_ensemble(bundle: Bundle, prompter: Prompter, planes: Sequence[np.nda
             plain = [replace(r, probability=r.probability[:n].copy(), presence=r.presence[:n], boxes=r.boxes[:n])
                      for r in results]
         for total, result in zip(totals, results, strict=True):
-            maps = np.flip(result.probability, [a + 1 for a in axes])
+            maps = np.flip(result.probability, tuple(a + 1 for a in axes))
             for i, share in enumerate(shares):
                 total[i] += maps[i]
                 # With other words only the text's share of a mixture changes; the boxes' share stays.

@@ -82,8 +82,9 @@ def keep_single(objects: np.ndarray, probability: np.ndarray) -> np.ndarray:
     y0, x0, y1, x1 = region.bbox
     if y0 > 0 and x0 > 0 and y1 < mask.shape[0] and x1 < mask.shape[1]:
         smooth = np.zeros_like(mask)
-        smooth[ellipse(*region.centroid, region.axis_major_length / 2, region.axis_minor_length / 2,
-                       shape=mask.shape, rotation=region.orientation)] = True
+        y, x = region.centroid
+        smooth[ellipse(y, x, region.axis_major_length / 2, region.axis_minor_length / 2, shape=mask.shape,
+                       rotation=region.orientation)] = True
         if np.count_nonzero(mask & smooth) >= ELLIPSE_IOU * np.count_nonzero(mask | smooth):
             mask = smooth
     return mask.astype(np.uint16)

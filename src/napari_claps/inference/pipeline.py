@@ -85,7 +85,8 @@ class Pipeline:
         texts = [t.format(signature=MODALITIES[m].signature) for m in known for t in MODALITY_TEMPLATES]
         signatures = self.bundle.clip_text(tuple(texts)).unflatten(0, (len(known), -1)).mean(1)
         signatures = signatures / signatures.norm(dim=1, keepdim=True)
-        logits = self.bundle.clip.scale * (signatures @ (embedding / embedding.norm()))
+        clip = self.bundle.require_clip("naming the modality", "Name the modality yourself (--modality)")
+        logits = clip.scale * (signatures @ (embedding / embedding.norm()))
         p = logits.softmax(0).tolist()
         best = int(np.argmax(p))
         return ModalityGuess(known[best], p[best], "detected", dict(zip(map(str, known), p, strict=True)))

@@ -74,7 +74,9 @@ def encode_whole(bundle: Bundle, planes: Sequence[np.ndarray], side: int) -> Ten
     height, width = batch.shape[-2:]
     whole = Tile(0, 0, -(-height // 32) * 32, -(-width // 32) * 32)
     with bundle.precision():
-        embedding = bundle.encode(cut(batch, whole)).embedding.float()
+        embedding = bundle.encode(cut(batch, whole)).embedding
+    assert embedding is not None, "the shared encoder has run"
+    embedding = embedding.float()
     bundle.check_finite(embedding)
     return embedding
 

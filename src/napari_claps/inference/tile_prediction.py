@@ -98,7 +98,7 @@ class TilePredictor:
                                         (views.shape[-2], views.shape[-1])) if asked else [[] for _ in views]
             boxes = [[replace(b, prompt=asked[b.prompt]) for b in items[:MAX_BOXES]] for items in found]
             clock.lap("detect")
-            maps = self._bundle.segmenter.decode_pixels(features, modality)
+            maps = self._bundle.require_segmenter().decode_pixels(features, modality)
             masks, presence = self._masks(maps, boxes)
         self._bundle.check_finite(*features.levels[-1:], masks, presence)
         clock.lap("segment")
@@ -127,7 +127,7 @@ class TilePredictor:
             which = torch.tensor([p for _, p in alone] + [p for _, p, _ in extra], device=device)
             views = torch.tensor([s for s, _ in alone] + [s for s, _, _ in extra], device=device)
             predicted = ask_masks(
-                self._bundle.segmenter, maps, views,
+                self._bundle.require_segmenter(), maps, views,
                 None if text is None else text[which] if worded else torch.cat(
                     [text[which[:len(alone)]], text.new_full((len(extra), text.shape[1]), float("nan"))]),
                 [None] * len(alone) + [b for _, _, b in extra])
@@ -138,6 +138,7 @@ class TilePredictor:
                 presence = presence if worded else presence * (shares > 0)
             for row, (s, p, box) in enumerate(extra, start=len(alone)):
                 window = (...,) if worded else mask_window(box)
+                assert by_box is not None, "a box is only asked where it makes a part of the mask"
                 by_box[s, p][window] = torch.maximum(by_box[s, p][window], probability[row][window])
                 if not (alone and worded):  # without text there is no other score for the presence
                     presence[s, p] = presence[s, p].clamp(min=box.score)

@@ -10,7 +10,7 @@ from napari_claps.types import Prompt
 
 if TYPE_CHECKING:
     from napari_claps.models.bundles.manifest import Pair
-    from napari_claps.models.networks.clip import ImageFeatures
+    from napari_claps.models.networks.clip import EncodedViews
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Prompter(Protocol):
 
     text_weight: float | None
 
-    def find(self, features: ImageFeatures, queries: Sequence[Query],
+    def find(self, features: EncodedViews, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """Return the boxes of each view of the batch, best first.
 
         Parameters
         ----------
-        features : ImageFeatures
+        features : EncodedViews
             Of B views of one image or volume; the encoder has run and does not run again.
         queries : sequence of Query
             What to find, all of one modality: compact targets only, a tree or a band has no use for a box.

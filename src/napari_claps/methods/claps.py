@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from napari_claps.methods.base import Query, ViewBox
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
+from napari_claps.models.networks.detections import Detections
 from napari_claps.models.networks.detector import RetinalDetector
 from napari_claps.types import Modality
 from napari_claps.words.vocabulary import class_text, targets_of
@@ -25,7 +26,7 @@ class ClapsPrompter:
         if bundle.detector is None:  # nothing to weigh the text's own masks against
             self.text_weight = 1.0
 
-    def find(self, features: ImageFeatures, queries: Sequence[Query],
+    def find(self, features: EncodedViews, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`."""
         detector = self._bundle.detector
@@ -38,7 +39,8 @@ class ClapsPrompter:
         texts = list(dict.fromkeys([*texts, *asked]))
         owners = [[i for i, own in enumerate(asked) if own == text] for text in texts]
         lowest = [min((queries[i].pair.box_threshold for i in group), default=NEVER) for group in owners]
-        found = detector.find_boxes(features, self._bundle.detector_text(tuple(texts)), threshold=lowest)
+        detect: Callable[..., list[Detections]] = detector.find_boxes  # each detector reads its own kind of texts
+        found = detect(features, self._bundle.detector_text(tuple(texts)), threshold=lowest)
         return [
             [ViewBox((x0, y0, x1, y1), owner, score) for (x0, y0, x1, y1), index, score in
              zip(d.boxes.tolist(), d.text.tolist(), d.scores.tolist(), strict=True) for owner in owners[index]]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from napari_claps.errors import BundleError
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.networks.clip import ImageFeatures, RetinalClip
+from napari_claps.models.networks.clip import EncodedViews, RetinalClip
 
 DEPTH = 0.75
 """How far up the layer lies in a tower of another kind: block 9 of 12 in MedCLIP-SAMv2."""
@@ -52,13 +52,13 @@ class LateLayer:
         return F.pad(values.flatten(), (count, 0)).reshape(self.features.shape[1:])
 
 
-def late_layer(bundle: Bundle, features: ImageFeatures, view: int, level: int) -> LateLayer:
+def late_layer(bundle: Bundle, features: EncodedViews, view: int, level: int) -> LateLayer:
     """The layer of one view of a batch.
 
     Parameters
     ----------
     bundle : Bundle
-    features : ImageFeatures
+    features : EncodedViews
     view : int
         Number of the view in the batch.
     level : int

@@ -28,7 +28,7 @@ from napari_claps.methods.medclip.points import MapPoint, PromptKind, region_poi
 from napari_claps.methods.medclip.regions import Region, find_regions
 from napari_claps.methods.texts import other_targets, wordings
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 from napari_claps.types import Modality, Prompt
 
 MAP_STRIDE = 4
@@ -55,7 +55,7 @@ class MedClipSamPrompter:
         self._seed = seed
         self.options = options or default_options()
 
-    def find(self, features: ImageFeatures, queries: Sequence[Query],
+    def find(self, features: EncodedViews, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`; the thresholds of the pairs are those of the detector and say nothing here.
 
@@ -118,8 +118,9 @@ class MedClipSamPrompter:
         kept = [layer.from_grid(share) for share in F.interpolate(masks[:, None], layer.grid, mode="area")[:, 0]]
         with torch.autocast(values.device.type, enabled=False):
             embeddings = layer.embed(torch.stack([mean + (values - mean) * share for share in kept]))
+        clip = self._bundle.require_clip("medclip-sam", "Use --method claps")
         margin = embeddings @ own - (embeddings @ others.T).mean(1)
-        return torch.sigmoid(self._bundle.clip.scale * margin).tolist()
+        return torch.sigmoid(clip.scale * margin).tolist()
 
 
 def upsampled(saliency: Tensor, view_size: tuple[int, int]) -> Tensor:

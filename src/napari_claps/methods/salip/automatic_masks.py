@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE, MaskPrompts
+from napari_claps.models.networks.official_sam import OfficialSam
 from napari_claps.models.networks.segmenter import PixelMaps, RetinalSam
 
 POINTS_PER_BATCH = 64
@@ -90,9 +91,9 @@ class MapsPredictor(SamPredictor):
         return masks, predicted.iou[:, None].clamp(0, 1), logits
 
 
-def propose_masks(sam: RetinalSam, maps: PixelMaps, view: int, *, points_per_side: int, predicted_iou: float,
-                  stability: float, level: float = 0.0, min_area: float = 0.0, max_area: float = 1.0,
-                  limit: int = 64) -> list[AutomaticMask]:
+def propose_masks(sam: RetinalSam | OfficialSam, maps: PixelMaps, view: int, *, points_per_side: int,
+                  predicted_iou: float, stability: float, level: float = 0.0, min_area: float = 0.0,
+                  max_area: float = 1.0, limit: int = 64) -> list[AutomaticMask]:
     """Prompt SAM with a grid of points and keep what it is sure of.
 
     A head that was trained on classes answers a point with all objects that

@@ -22,7 +22,7 @@ from napari_claps.methods.base import Query, ViewBox
 from napari_claps.methods.salip.automatic_masks import AutomaticMask, propose_masks
 from napari_claps.methods.texts import wordings
 from napari_claps.models.bundles.bundle import Bundle
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE
 from napari_claps.types import Modality, Prompt
 from napari_claps.words.vocabulary import MODALITIES, MODALITY_TEMPLATES, Kind, kind_of, make_prompt
@@ -72,7 +72,7 @@ DEFAULTS: Mapping[Modality, SalipOptions] = MappingProxyType({
     Modality.OCT: SalipOptions(points_per_side=16, predicted_iou=0.2, stability=0.05, min_area=0.001, top_k=2,
                                score=0.25),
 })
-"""Chosen by ``training/choose_salip.py`` with claps-tiny 0.5.0 on held-out images of ``train``: 6 fundus photographs
+"""Chosen by ``training/choose/salip.py`` with claps-tiny 0.5.0 on held-out images of ``train``: 6 fundus photographs
 (IDRiD and Drishti-GS; they stand in for modalities without data), 2 angiograms and 3 B-scans. Dice there: 0.86, 0.58,
 0.25."""
 
@@ -94,7 +94,7 @@ class SalipPrompter:
         self.options = options
 
     @torch.inference_mode()
-    def find(self, features: ImageFeatures, queries: Sequence[Query],
+    def find(self, features: EncodedViews, queries: Sequence[Query],
              view_size: tuple[int, int]) -> list[list[ViewBox]]:
         """See `Prompter.find`; the proposals of a view are made once, for all prompts.
 
@@ -107,12 +107,13 @@ class SalipPrompter:
         modality = queries[0].pair.modality
         options = self.options[modality]
         wanted = [options_for(query.prompt, options) for query in queries]
-        maps = self._bundle.segmenter.decode_pixels(features, modality)
+        sam = self._bundle.require_segmenter()
+        maps = sam.decode_pixels(features, modality)
         self._bundle.check_finite(maps.embedding, maps.pixels)
         found = []
         for view in range(len(features.image)):
             masks = propose_masks(
-                self._bundle.segmenter, maps, view, points_per_side=options.points_per_side,
+                sam, maps, view, points_per_side=options.points_per_side,
                 predicted_iou=options.predicted_iou, stability=options.stability, level=options.level,
                 min_area=min(o.min_area for o in wanted), max_area=options.max_area, limit=MAX_MASKS)
             scores = self.score(features.image[view], masks, queries)
@@ -135,11 +136,12 @@ class SalipPrompter:
         queries : sequence of Query
             As for `find`.
         """
-        clip = self._bundle.clip
+        clip = self._bundle.require_clip("salip", "Use --method claps")
         if not masks:
             return torch.zeros(0, len(queries))
         cut_outs = torch.stack([cut_out(image, m) for m in masks]) * clip.std + clip.mean
-        embeddings = torch.cat([clip.encode_image(part).embedding for part in cut_outs.split(CUT_OUTS_PER_BATCH)])
+        encoded = (clip.encode_image(part).embedding for part in cut_outs.split(CUT_OUTS_PER_BATCH))
+        embeddings = torch.cat([part for part in encoded if part is not None])  # an image encoder gives all of them
         self._bundle.check_finite(embeddings)
         columns = []
         for query in queries:

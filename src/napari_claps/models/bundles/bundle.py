@@ -109,6 +109,18 @@ class Bundle:
         return {"clip": clip, "segmenter": "" if self.segmenter is not None else "no mask head (SAM)",
                 "detector": "" if self.detector is not None or self.takes_text else "no detector (GroundingDINO)"}
 
+    def require_segmenter(self) -> RetinalSam | OfficialSam:
+        """Return the mask head, without which nothing can be segmented.
+
+        Raises
+        ------
+        BundleError
+        """
+        if self.segmenter is None:
+            raise BundleError(f"Bundle {self.manifest.name} has no mask head (SAM): import one, see claps "
+                              "models import.")
+        return self.segmenter
+
     def require_clip(self, purpose: str, way_out: str) -> RetinalClip | OpenClip:
         """Return the CLIP with its words, or refuse what needs them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,21 @@ class ClipConfig:
 
     trunk: str = "tf_efficientnet_lite0"
     embed_dim: int = 256
+
+
+class EncodedViews(Protocol):
+    """What heads read of a batch of views: `ImageFeatures` of the shared encoder, or `ViewFeatures` of several."""
+
+    @property
+    def image(self) -> Tensor: ...
+    @property
+    def levels(self) -> tuple[Tensor, ...]: ...
+    @property
+    def embedding(self) -> Tensor | None: ...
+    @property
+    def views(self) -> Tensor: ...
+    @property
+    def memo(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms, box_convert
 from transformers import BertModel, PreTrainedTokenizerBase
 
 from napari_claps.errors import BundleError
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 from napari_claps.models.networks.detections import Detections, DetectorOutput, Proposals
 from napari_claps.models.networks.detector_import import (
     GroundingDINO,
@@ -229,7 +229,7 @@ class RetinalDetector(GroundingDINO):
             found.append(Detections(box[query], index, score[query, index], score.amax(0)))
         return found
 
-    def find_boxes(self, features: ImageFeatures, text: TextFeatures, *,
+    def find_boxes(self, features: EncodedViews, text: TextFeatures, *,
                    threshold: float | Sequence[float]) -> list[Detections]:
         """Boxes of each view of the encoder's features; see `detect`."""
         return self.detect(features.levels[-len(self.config.channels):], text,

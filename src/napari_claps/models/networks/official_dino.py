@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, box_convert
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from napari_claps.errors import BundleError
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 from napari_claps.models.networks.detections import Detections
 from napari_claps.models.networks.detector import WIDTH
 from napari_claps.models.networks.detector_import import (
@@ -167,13 +167,13 @@ class OfficialDetector(nn.Module):
         return found[:count].to(self.mean.device)
 
     @torch.no_grad()
-    def find_boxes(self, features: ImageFeatures, text: Captions, *,
+    def find_boxes(self, features: EncodedViews, text: Captions, *,
                    threshold: float | Sequence[float]) -> list[Detections]:
         """Boxes of each view, as GroundingDINO decides: by the best token of a box, then of each text.
 
         Parameters
         ----------
-        features : ImageFeatures
+        features : EncodedViews
             Only their `views` are read.
         text : Captions
         threshold : float or sequence of float

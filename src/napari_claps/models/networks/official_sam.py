@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_claps.models.bundles.checkpoint_file import count_numbered
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE, MaskPrompts
 from napari_claps.models.networks.segmenter import MaskPrediction, PixelMaps
 
@@ -123,7 +123,7 @@ class OfficialSam(Sam):
                                               num_heads=config.decoder_heads, mlp_dim=config.decoder_mlp)))
         self.config = config
 
-    def decode_pixels(self, features: ImageFeatures, modality: str = "") -> PixelMaps:
+    def decode_pixels(self, features: EncodedViews, modality: str = "") -> PixelMaps:
         """Run the image encoder, once for a view however often it is asked; it is the same for every modality.
 
         The maps have an embedding and no pixel features (zero channels): these only say the size of the masks.

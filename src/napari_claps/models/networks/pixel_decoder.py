@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_claps.errors import InputError
-from napari_claps.models.networks.clip import ImageFeatures
+from napari_claps.models.networks.clip import EncodedViews
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PixelDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(w) for w in widths)
         self.neck = nn.Conv2d(widths[3], config.dim, 1)
 
-    def forward(self, features: ImageFeatures) -> PixelMaps:
+    def forward(self, features: EncodedViews) -> PixelMaps:
         """Run from coarse to fine."""
         levels = list(features.levels)
         levels[0] = torch.cat([levels[0], F.pixel_unshuffle(features.image, 2)], dim=1)

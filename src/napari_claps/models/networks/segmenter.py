@@ -22,7 +22,7 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_claps.models.networks.clip import ImageFeatures, RetinalClip
+from napari_claps.models.networks.clip import EncodedViews, ImageFeatures, RetinalClip
 from napari_claps.models.networks.mask_prompts import PIXEL_STRIDE, MaskPrompts
 from napari_claps.models.networks.own_trunk import OwnTrunk
 from napari_claps.models.networks.pixel_decoder import PixelDecoder, PixelMaps, SegmenterConfig
@@ -208,7 +208,7 @@ class RetinalSam(Sam):
                          mask_decoder=TextMaskDecoder(config), pixel_mean=[0, 0, 0], pixel_std=[1, 1, 1])
         self.config = config
 
-    def decode_pixels(self, features: ImageFeatures, modality: str) -> PixelMaps:
+    def decode_pixels(self, features: EncodedViews, modality: str) -> PixelMaps:
         """Run the pixel decoder of a modality, once for a view however often it is asked."""
         encoder = self.image_encoder
         own = modality in encoder.own_pixel_decoders
