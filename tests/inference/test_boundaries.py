@@ -324,7 +324,8 @@ def test_a_region_has_at_least_eight_pixels_a_side_and_may_touch_the_border() ->
     image = RetinalImage(np.zeros((40, 64), np.uint8))
     for good in ((0, 0, 8, 8), (32, 56, 40, 64), (0, 0, 40, 64)):
         check_region(good, image)
-    for bad in ((0, 0, 7, 8), (0, 0, 8, 7), (-1, 0, 20, 20), (0, 0, 41, 64), (0, 0, 40, 65), (9, 0, 9, 20)):
+    for bad in ((0, 0, 7, 8), (0, 0, 8, 7), (-1, 0, 20, 20), (0, 0, 41, 64), (0, 0, 40, 65), (9, 0, 9, 20),
+                (20, 0, 27, 40), (0, 20, 40, 27)):
         with pytest.raises(InputError, match="at least 8 x 8"):
             check_region(bad, image)
 

@@ -146,6 +146,36 @@ def test_slices_up_to_half_a_millimetre_apart_bear_witness(distance: float, kept
     assert is_kept(flicker(5, 5), (distance, 0.01, 0.01), score=0.6, presence=0.0) == kept
 
 
+@pytest.mark.parametrize("sure", [(0,), (2,), (3,), (0, 2)])
+def test_the_slices_before_and_after_a_flicker_bear_witness_and_no_others(sure: tuple[int, ...]) -> None:
+    """One of both that is sure of the target is just enough: (0.6 + 0.5 + 0) / 3 is 0.367."""
+    volume = rectangles((0, 0), (5, 5), (0, 0), (0, 0))
+    links = links_of(results_of({FLUID: volume}, score=0.6, presence=lambda k: float(k in sure)), MM)
+    assert links.n_objects == {FLUID: int(bool({0, 2} & set(sure)))}
+
+
+@pytest.mark.parametrize(("presence", "kept"), [(0.0, False), (1.0, True)])
+def test_what_was_removed_leaves_the_sure_pixels_too(presence: float, kept: bool) -> None:
+    volume = flicker(5, 5)
+    results = [replace(r, inner={FLUID: r.masks[FLUID] > 0})
+               for r in results_of({FLUID: volume}, score=0.6, presence=presence)]
+    with link_slices(results, MM) as linked:
+        inner = list(linked)[4].inner[FLUID]
+    assert inner[40, 90] and inner[5, 5] == kept
+
+
+def test_a_removed_flicker_is_no_object() -> None:
+    for presence, count in ((0.0, 1), (1.0, 2)):
+        links = links_of(results_of({FLUID: flicker(5, 5)}, score=0.6, presence=presence), MM)
+        assert links.n_objects == {FLUID: count}, presence
+
+
+def test_the_next_free_number_that_somebody_paints_stays() -> None:
+    links = links_of(results_of({FLUID: rectangles((20, 20), (20, 20))}), MM)
+    assert links.relabel(FLUID, 0, np.array([[0, 1, 2, 3]])).tolist() == [[0, 1, 2, 3]]
+    assert [links.number(FLUID, 0, number) for number in (0, 1, 2, 3)] == [0, 1, 2, 3]
+
+
 def test_what_the_users_threshold_drops_does_not_come_back() -> None:
     assert [rule_for(MM, score_threshold=t).keep for t in (None, 0.3, 0.4)] == [0.35, 0.35, 0.4]
 
