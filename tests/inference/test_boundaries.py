@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from skimage.draw import ellipse
 
 from napari_claps.errors import InputError
@@ -282,6 +283,16 @@ def test_a_piece_goes_on_in_a_bend_of_up_to_sixty_degrees(degrees: float, is_art
     artery, vein = vote_along_vessels(*before)
     middle = rows[inside][40], columns[inside][40]
     assert (artery[middle] > vein[middle]) == is_artery
+
+
+@pytest.mark.parametrize(("ratio", "is_artery"), [(2.5, False), (3.5, True)])
+def test_in_a_bend_of_45_degrees_a_piece_must_be_three_times_as_sure_to_go_on(ratio: float, is_artery: bool) -> None:
+    """Two pieces of equal size share with the squared cosine, a half: the other wins from 1.5 / 0.5 on."""
+    before = vessels(((35, slice(18, 45)), float(expit(0.2 * ratio)), 0.5))
+    steps = np.arange(27)
+    before[0][33 - steps, 47 + steps], before[1][33 - steps, 47 + steps] = 0.5, float(expit(0.2))
+    artery, vein = vote_along_vessels(*before)
+    assert artery[35, 30] > vein[35, 30] and (artery[20, 60] > vein[20, 60]) == is_artery
 
 
 def test_a_whole_piece_is_four_times_as_sure_as_its_pixels() -> None:

@@ -98,6 +98,25 @@ def test_the_best_48_boxes_of_a_view_are_asked_for_masks(asked: Callable[..., li
     assert [box[4] for box in found] == [box.score for box in boxes[:kept]]
 
 
+@pytest.mark.usefixtures("small_views")
+def test_a_layer_is_that_of_its_text_whatever_is_asked_with_it(tiny_bundle: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the mask of drusen comes from their boxes; a layer has none."""
+    seen = []
+
+    def spy(*question, **more):
+        seen.extend(part.probability for part in question if isinstance(part, Scores))
+        return decide(*question, **more)
+
+    monkeypatch.setattr(pipeline_module, "decide", spy)
+    image = RetinalImage(np.random.default_rng(0).integers(0, 255, (40, 64), np.uint8), modality=Modality.OCT)
+    pipeline = Pipeline(load_bundle(tiny_bundle, device="cpu"))
+    for targets in (["retina"], ["retina", "drusen"]):
+        next(iter(pipeline.run(image, targets)))
+    alone, together, _ = seen
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
 @pytest.mark.parametrize(("depth", "looked_at"), [(1, [0]), (3, [0, 1, 2]), (24, [6, 12, 18]), (50, [12, 25, 37])])
 def test_the_modality_is_seen_in_the_slices_at_a_quarter_a_half_and_three_quarters(
         tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, depth: int, looked_at: list[int]) -> None:

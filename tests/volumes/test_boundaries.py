@@ -172,7 +172,8 @@ def test_a_removed_flicker_is_no_object() -> None:
 
 def test_the_next_free_number_that_somebody_paints_stays() -> None:
     links = links_of(results_of({FLUID: rectangles((20, 20), (20, 20))}), MM)
-    assert links.relabel(FLUID, 0, np.array([[0, 1, 2, 3]])).tolist() == [[0, 1, 2, 3]]
+    for painted in ([0, 1, 2], [0, 1, 2, 3]):
+        assert links.relabel(FLUID, 0, np.array([painted])).tolist() == [painted]
     assert [links.number(FLUID, 0, number) for number in (0, 1, 2, 3)] == [0, 1, 2, 3]
 
 
