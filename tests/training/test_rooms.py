@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ORDER = ("data", "losses", "run", "choose", "stages", "report", "recipe", "history")
+ORDER = ("data", "losses", "run", "choose", "stages", "report", "layers", "recipe", "history")
 
 
 def imports(path: Path) -> set[str]:

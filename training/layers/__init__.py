@@ -1,0 +1,1 @@
+"""Surfaces of retinal layers in B-scans: network, decoding, annotated and synthetic scans, training, measurement."""
