@@ -3,7 +3,7 @@
 Numbers, comparisons, ``+ - * /``, ``and``/``or``, ``not`` and truth values are changed in the rooms of ``config.toml``,
 which also says which tests are asked for which file. Nothing is written into the source: each mutant lives in a process
 of its own, forked from one that has imported the slow libraries already. Survivors go to a JSON-lines file, from which
-``docs/mutants.md`` is written by hand. Not a part of the usual tests: it takes most of an hour on one core.
+``docs/mutants.md`` is written by hand. Not a part of the usual tests: it takes an hour or more on one core.
 
 Why not a library: mutmut changes what is inside of functions and leaves the constants of a module alone, which are what
 most results hang on; cosmic-ray makes 8,337 mutants of these rooms and starts Python anew for each, which is a day.

@@ -11,7 +11,7 @@ from skimage.draw import disk
 
 from napari_claps.models.bundles.manifest import Pair
 from napari_claps.trust.anatomy import find_violations
-from napari_claps.trust.calibration import calibrated_presence, fit_calibration, presence_inputs
+from napari_claps.trust.calibration import calibrated_presence, calibration_error, fit_calibration, presence_inputs
 from napari_claps.trust.conformal import band, band_level, controlled, inner_thresholds, outer_thresholds
 from napari_claps.trust.modality_guard import modality_warning
 from napari_claps.trust.prompt_check import TextKind, Trial
@@ -166,6 +166,13 @@ def test_a_calibration_adds_its_inputs() -> None:
     inputs = {"presence": 1.0, "mask": 2.0, "box": 0.5, "area": -3.0}
     calibration = {"offset": -1.0, "mask": 0.5, "area": 0.25}
     assert calibrated_presence(calibration, inputs) == pytest.approx(1 / (1 + math.exp(0.75)))
+
+
+def test_groups_of_the_reliability_curve_are_of_about_equal_size() -> None:
+    probability, present = [0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.9], [False, False, True, True, False, True, True]
+    error, groups = calibration_error(probability, present, bins=2)
+    assert [g["n"] for g in groups] == [3, 4]
+    assert error == pytest.approx((3 * abs(0.2 - 1 / 3) + 4 * abs(0.75 - 0.75)) / 7)
 
 
 # Inner and outer masks
