@@ -167,7 +167,7 @@ def test_linking_leaves_the_window_its_turn(volume_widget, qtbot, monkeypatch):
     timer.stop()
     assert len(seen) == 12 and (np.diff(seen) > 0).all(), "the event loop turns between planes"
     assert threads and threading.current_thread().name not in threads
-    assert states == [State.RUNNING, State.LINKING, State.IDLE]
+    assert states == [State.RUNNING, State.FINISHING, State.IDLE]
 
 
 def test_layers_deleted_before_the_numbers_come(volume_widget, qtbot, monkeypatch):
@@ -175,7 +175,7 @@ def test_layers_deleted_before_the_numbers_come(volume_widget, qtbot, monkeypatc
     widget.form.target_list.set_targets(["drusen", "intraretinal_fluid"])
 
     def delete(state):
-        if state is State.LINKING:
+        if state is State.FINISHING:
             viewer.layers.remove(labels_of(viewer)["drusen"])
             viewer.layers.remove(boxes_of(viewer)[0])
 

@@ -56,7 +56,7 @@ def by_command_line(scan, tiny_bundle, tmp_path, small_views):
 
 @pytest.fixture
 def in_napari(scan, tiny_bundle, make_napari_viewer, qtbot, small_views, monkeypatch):
-    """The viewer after a run with what was chosen in the form."""
+    """The viewer after a run with what was chosen in the form, and the findings of the run."""
     from napari_claps.models.bundles.manifest import read_manifest
 
     path, modality, targets = scan
@@ -71,14 +71,15 @@ def in_napari(scan, tiny_bundle, make_napari_viewer, qtbot, small_views, monkeyp
     widget.run()
     finish(qtbot, widget)
     assert widget.runner.state is State.IDLE
-    return viewer
+    return viewer, widget.findings
 
 
 def test_the_same_file_gives_the_same_three_ways(scan, by_command_line, in_napari, tiny_bundle):
     path, modality, targets = scan
     settings = Settings(bundle=str(tiny_bundle), device="cpu", modality=modality)
     python = segment(path, request=Request(tuple(targets), settings), pipeline=Pipeline.from_settings(settings))
-    layers = labels_of(in_napari)
+    viewer, painted = in_napari
+    layers = labels_of(viewer)
     masks = tifffile.imread(by_command_line / "masks.ome.tif").reshape(len(targets), -1, 64, 96)
     assert masks.any(), "something is found, or nothing is compared"
     for number, target in enumerate(targets):
@@ -88,6 +89,8 @@ def test_the_same_file_gives_the_same_three_ways(scan, by_command_line, in_napar
 
     written = pd.read_csv(by_command_line / "measurements.csv")
     pd.testing.assert_frame_equal(written, _as_read(python.measurements), check_dtype=False, rtol=1e-5)
+
+    pd.testing.assert_frame_equal(painted.measurements, python.measurements)
 
     facts = json.loads((by_command_line / "provenance.json").read_text())
     shown = layers[targets[0]].metadata[KEY]["provenance"]
@@ -119,14 +122,14 @@ def test_the_same_file_gives_the_same_three_ways(scan, by_command_line, in_napar
 def test_a_run_made_in_napari_is_replayed_on_the_command_line(scan, in_napari, tiny_bundle, tmp_path, capsys):
     path, _, targets = scan
     session = tmp_path / "made.claps.zip"
-    write_layers(str(session), [layer.as_layer_data_tuple() for layer in in_napari.layers])
+    write_layers(str(session), [layer.as_layer_data_tuple() for layer in in_napari[0].layers])
     code = main(["segment", str(path), "-o", str(tmp_path / "again"), "--replay", str(session),
                  "--bundle", str(tiny_bundle)])
     out = capsys.readouterr().out
     assert code == 0 and "masks are the same as then, bit for bit" in out
     again = tifffile.imread(tmp_path / "again" / "scan" / "masks.ome.tif")
     for number, target in enumerate(targets):
-        np.testing.assert_array_equal(again[number], labels_of(in_napari)[target].data)
+        np.testing.assert_array_equal(again[number], labels_of(in_napari[0])[target].data)
 
 
 def _as_read(table: pd.DataFrame) -> pd.DataFrame:

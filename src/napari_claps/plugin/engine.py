@@ -97,8 +97,11 @@ class Engine:
 
 
 def _sha256(source: LayerSource) -> str | None:
-    """That of the file whose pixels are looked at; None where they come from no file, or it is gone."""
+    """That of the file, if it is there and has the very pixels of the layer; None where they come from no file."""
+    origin, data = source.origin, source.data
+    if origin is None or origin.path is None or data is not origin.image.data or not origin.is_still(data):
+        return None
     try:
-        return None if source.path is None else sha256_of(source.path)
-    except InputError:
+        return sha256_of(origin.path)
+    except InputError:  # it went meanwhile
         return None

@@ -113,11 +113,6 @@ class LayerSource:
         """(y, x) or (z, y, x), without colour."""
         return tuple(int(n) for n in self.data.shape[: self.data.ndim - int(self.rgb)])
 
-    @property
-    def path(self) -> Path | None:
-        """The file whose pixels these are, if they are."""
-        return self.origin.path if self.origin is not None and self.data is self.origin.image.data else None
-
     def image(self) -> RetinalImage:
         """Read the pixels, by the rules that hold for files, with what the file says and the layer's own spacing.
 

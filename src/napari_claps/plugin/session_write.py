@@ -150,9 +150,9 @@ def _facts(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Settings, targets and provenance: of the session that the layers came from, else of the last run."""
     known = [found for attributes in layers if isinstance(found := attributes["metadata"].get(KEY), Mapping)]
     opened = next((found[SESSION] for found in known if SESSION in found), None)
-    runs = [found["provenance"] for found in known if isinstance(found.get("provenance"), Mapping)]
+    runs = [found for found in known if isinstance(found.get("provenance"), Mapping)]
     labels = [str(found["label"]) for found in known if found.get("content") == "masks" and "label" in found]
-    facts = opened or (_facts_of_run(runs[-1]) if runs else {})
+    facts = opened or (_facts_of_run(max(runs, key=_run_number)["provenance"]) if runs else {})
     settings = None
     with contextlib.suppress(ClapsError):  # metadata may say anything; a layer is not lost for it
         settings = facts.get("settings") and Settings().updated(facts["settings"])
@@ -161,6 +161,12 @@ def _facts(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "targets": tuple(dict.fromkeys([*facts.get("targets", ()), *labels])),
         "provenance": facts.get("provenance", {}),
     }
+
+
+def _run_number(known: Mapping[str, Any]) -> int:
+    """Number of the run over an image; metadata may say anything."""
+    number = known.get("run")
+    return number if isinstance(number, int) else 0
 
 
 def _facts_of_run(provenance: Mapping[str, Any]) -> dict[str, Any]:

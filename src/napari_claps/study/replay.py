@@ -100,15 +100,19 @@ class Replay:
                 f"{sha256[:12]}...)")
 
     def decision_differences(self, facts: Mapping[str, Any]) -> list[str]:
-        """What came out otherwise before any mask was made: the modality, or the settings of the method.
+        """What was otherwise before any mask was made: modality, spacing, or the settings of the method.
 
         Parameters
         ----------
         facts : mapping
             Provenance of the new result.
         """
-        then, now = ({"modality": f["modality"]["id"], "settings of the method": f.get("method_settings") or {}}
-                     for f in (self.facts, facts))
+        def decided(of: Mapping[str, Any]) -> dict[str, Any]:
+            spacing = of.get("spacing") or {}  # in napari that of the layer, which somebody may have changed
+            return {"modality": of["modality"]["id"], "settings of the method": of.get("method_settings") or {},
+                    "spacing in mm": spacing.get("mm"), "spacing within a slice in mm": spacing.get("plane_mm")}
+
+        then, now = decided(self.facts), decided(facts)
         return _changed(then, now)
 
     def mask_differences(self, facts: Mapping[str, Any]) -> list[str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from napari_claps.errors import InputError
 from napari_claps.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class Request:
 
 
 def slices_text(indices: Sequence[int] | None) -> str | None:
-    """``START:STOP:STEP`` of evenly spaced, ascending slice numbers; None for None.
+    """``START:STOP:STEP`` of evenly spaced, ascending slice numbers; None for None or none.
 
     Raises
     ------
-    ValueError
+    InputError
         If they are not evenly spaced.
 
     Examples
@@ -78,11 +79,11 @@ def slices_text(indices: Sequence[int] | None) -> str | None:
     >>> slices_text([3]), slices_text([2, 4, 6]), slices_text(None)
     ('3', '2:7:2', None)
     """
-    if indices is None:
+    if not indices:
         return None
     if len(indices) == 1:
         return str(indices[0])
     step = indices[1] - indices[0]
     if list(indices) != list(range(indices[0], indices[-1] + 1, max(step, 1))):
-        raise ValueError(f"the slices {list(indices)} are not evenly spaced")
+        raise InputError(f"The slices {list(indices)} are not evenly spaced and ascending: take them in several runs.")
     return f"{indices[0]}:{indices[-1] + 1}" + (f":{step}" if step > 1 else "")

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from napari_claps.inference.slices import chosen_slices
 from napari_claps.measurement import Measurer, best_scores
 from napari_claps.results.findings import Findings
 from napari_claps.results.provenance import MaskDigests, provenance
-from napari_claps.study.request import Request
+from napari_claps.study.request import Request, slices_text
 from napari_claps.trust.anatomy import Violation, can_check, find_violations
 from napari_claps.trust.modality_guard import modality_warning
 from napari_claps.trust.prompt_check import check_prompts
@@ -222,8 +222,11 @@ class Study:
         return modality_warning(self.modality.modality, detected)
 
     def _provenance(self) -> dict[str, Any]:
+        request = self.request
+        if len(self._done) < len(self.slices):  # cancelled: what was done is what is to be repeated
+            request = replace(request, slices=slices_text(self.slices[:len(self._done)]) or request.slices)
         facts = provenance(
-            self.image, self.request.facts(self._input_sha256, self._manifest), manifest=self._manifest,
+            self.image, request.facts(self._input_sha256, self._manifest), manifest=self._manifest,
             settings=self.request.settings, device=str(self._pipeline.bundle.device), modality=self.modality,
             prompts=self.prompts, slices=sorted(self._done), seconds=self._seconds,
             method_settings=self._pipeline.method_settings(self.modality.modality), warnings=self.warnings)

@@ -130,7 +130,7 @@ class SegmentForm(QWidget):
             State.IDLE: ("Run", "Start (Ctrl+Return)"),
             State.RUNNING: ("Cancel", "Stop after this slice; finished slices stay (Escape)"),
             State.CANCELLING: ("Cancelling…", "Stops after this slice"),
-            State.LINKING: ("Linking…", "Objects get one number across the B-scans"),
+            State.FINISHING: ("Finishing…", "Numbers of the whole: objects across B-scans, measurements, provenance"),
         }[state]
         self.run_button.setText(text)
         self.run_button.setToolTip(tip)

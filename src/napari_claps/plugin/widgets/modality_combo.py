@@ -56,10 +56,6 @@ class ModalityCombo(Choice):
         against = f", {names[0]} {own:.0%}" if own is not None else ""
         return f"You chose {names[0]}, but the image looks like {names[1]} ({seen.probability:.0%}{against})."
 
-    def is_automatic(self) -> bool:
-        """Whether the user left the choice to the program."""
-        return self.value is None
-
     def set_automatic(self) -> None:
         """Choose the first entry."""
         self.value = None

@@ -68,6 +68,8 @@ class ResultLayers:
         self.violations: list[dict[str, Any]] = []
         """What cannot be in an eye, in plain types."""
         self.n_doubts = 0
+        self.findings: Findings | None = None
+        """What belongs to the whole, once the run has come to its end."""
         self._viewer = viewer
         self._place = spatial_metadata(image)
         self._shape = source.shape
@@ -132,6 +134,7 @@ class ResultLayers:
 
         What was painted meanwhile stays.
         """
+        self.findings = findings
         if findings.links is not None:
             yield from self._renumber(findings.links)
         is_volume = len(self._shape) == 3

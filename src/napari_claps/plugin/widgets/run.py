@@ -35,7 +35,7 @@ class State(Enum):
     IDLE = auto()
     RUNNING = auto()
     CANCELLING = auto()
-    LINKING = auto()
+    FINISHING = auto()
 
 
 class Run(QObject):
@@ -159,7 +159,7 @@ class Run(QObject):
                 study.close()
             self._finish()
             return
-        self._set_state(State.LINKING)
+        self._set_state(State.FINISHING)
         self._job = start_work(self._engine.finish, study, on_result=self._on_findings, parent=self,
                                threads=self._threads)
 
@@ -181,9 +181,12 @@ class Run(QObject):
     def _renumber(self, seconds: float = TURN) -> None:
         assert self._results is not None, "they stay until the run ends"
         end = time.monotonic() + seconds
-        while self._results.is_wanted() and next(self._planes, self) is not self:
-            if time.monotonic() >= end:
-                return  # until the next tick
+        try:
+            while self._results.is_wanted() and next(self._planes, self) is not self:
+                if time.monotonic() >= end:
+                    return  # until the next tick
+        except Exception as error:  # somebody gave a layer another size meanwhile
+            self._outcome = self._outcome or Failure(error)
         self._turns.stop()
         self._finish()
 

@@ -20,6 +20,7 @@ from napari_claps.plugin.widgets.prompt_check import GOOD, PromptCheckDialog
 from napari_claps.plugin.widgets.result_layers import ResultLayers
 from napari_claps.plugin.widgets.run import Run, State
 from napari_claps.plugin.worker import Failure, start_work
+from napari_claps.results.findings import Findings
 from napari_claps.study.request import Request, slices_text
 from napari_claps.trust.prompt_check import PromptCheck
 from napari_claps.types import ModalityGuess
@@ -76,6 +77,11 @@ class SegmentWidget(QWidget):
         results = ResultLayers(self._viewer, layer, source, number=number,
                                known={"run": number, "source": source.name, "shape": list(source.shape)})
         self.runner.start(results, source, request, modality)
+
+    @property
+    def findings(self) -> Findings | None:
+        """Measurements, doubts, violations and provenance of the last run; None before one has ended."""
+        return self._earlier[-1].findings if self._earlier else None
 
     def check_prompts(self) -> None:
         """Look at the slice in view again with other words, and show whether its masks depend on the text."""
