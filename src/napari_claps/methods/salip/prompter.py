@@ -140,8 +140,12 @@ class SalipPrompter:
         if not masks:
             return torch.zeros(0, len(queries))
         cut_outs = torch.stack([cut_out(image, m) for m in masks]) * clip.std + clip.mean
-        encoded = (clip.encode_image(part).embedding for part in cut_outs.split(CUT_OUTS_PER_BATCH))
-        embeddings = torch.cat([part for part in encoded if part is not None])  # an image encoder gives all of them
+        encoded = []
+        for part in cut_outs.split(CUT_OUTS_PER_BATCH):
+            embedding = clip.encode_image(part).embedding
+            assert embedding is not None, "the image encoder has run"
+            encoded.append(embedding)
+        embeddings = torch.cat(encoded)
         self._bundle.check_finite(embeddings)
         columns = []
         for query in queries:
