@@ -15,6 +15,7 @@ pytest.importorskip("pytestqt")
 from napari.utils.notifications import notification_manager
 
 from napari_claps.errors import InputError
+from napari_claps.plugin.widgets.result_layers import ResultLayers
 from napari_claps.plugin.widgets.run import State
 from napari_claps.types import Modality
 from tests.gui_checks import FUNDUS, VOLUME, errors, finish, labels_of, wait_for_slices
@@ -209,3 +210,20 @@ def test_the_networks_can_be_imported_after_the_window_was_drawn(torch_first):
             "import torchvision; viewer.close()")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("step", ["flush", "complete"])
+def test_an_error_while_results_are_completed_ends_the_run_with_a_message(make_widget, qtbot, monkeypatch, step):
+    """As when somebody gives a layer another size meanwhile: the button must not stay as it is."""
+    def broken(self, *_):
+        raise IndexError("the layer has another size")
+        yield
+
+    _, widget = make_widget()
+    monkeypatch.setattr(ResultLayers, step, broken if step == "complete" else lambda self: next(broken(self)))
+    if step == "flush":  # not while slices come, at their end
+        widget.runner._redraw.setInterval(10**6)
+    widget.run()
+    finish(qtbot, widget)
+    assert widget.runner.state is State.IDLE and widget.form.run_button.text() == "Run"
+    assert errors() == ["the layer has another size"]

@@ -95,7 +95,7 @@ class Run(QObject):
         self.progressed.emit("Preparing…")
         self._job = start_work(
             self._engine.run, source, request, modality, self._begin,
-            on_result=self._receive, on_end=self._link, parent=self, threads=self._threads,
+            on_result=self._receive, on_end=self._conclude, parent=self, threads=self._threads,
             progress={"total": self._total, "desc": f"Segmenting {source.name}"},
         )
 
@@ -148,11 +148,15 @@ class Run(QObject):
             text += f", about {_duration(per_slice * (self._total - done))} left"
         return text
 
-    def _link(self, outcome: Failure | None) -> None:
-        """All slices are there that will come, and their objects get the numbers of the volume."""
+    def _conclude(self, outcome: Failure | None) -> None:
+        """All slices are there that will come: what belongs to the whole is found, off this thread."""
         self._outcome = self._broken or outcome
         self._redraw.stop()
-        self._flush()
+        try:
+            self._flush()
+        except Exception as error:  # somebody gave a layer another size meanwhile
+            self._broken = Failure(error)
+            self._outcome = self._outcome or self._broken
         study, results = self._study, self._results
         if len(self._times) < 2 or study is None or results is None or self._broken or not results.is_wanted():
             if study is not None:
